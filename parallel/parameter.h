@@ -1,0 +1,46 @@
+// A parameter knows its place. What this rank holds of the model's tensors is described once, here; initialisation,
+// checkpoints, Hugging Face import and export, the gradient norm and the optimizer all read this one description.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace af {
+
+// A rectangle of one published tensor (HF name) and where it lies in this rank's memory. A fused parameter (qkv,
+// gate-up, a group of experts) is a list of slabs: not one rectangle.
+struct Slab {
+  std::string name;                    // "model.layers.3.self_attn.q_proj.weight"
+  Shape global_shape;                  // of the whole tensor, [out, in] or [n]
+  std::int64_t row_begin = 0, rows = 0;  // the rows and columns this rank holds
+  std::int64_t col_begin = 0, cols = 0;
+  std::int64_t offset = 0;             // element within the parameter where its row-major [rows, cols] block begins
+};
+
+enum class InitMethod { normal, ones };       // normal(0, initializer_range), or a norm's weight
+enum class WeightDecay { no, yes };           // none on norms
+
+// The values and their gradients are views into the flat buffers of a ParameterSet (parameter_set.h).
+struct Parameter {
+  std::string name;     // local: "layers.3.attention.qkv"
+  Shape shape;          // local
+  std::vector<Slab> slabs;
+  InitMethod init = InitMethod::normal;
+  WeightDecay weight_decay = WeightDecay::yes;
+  Tensor value;         // [shape] in the compute type
+  Tensor gradient;      // [shape] in the accumulator type
+
+  std::int64_t numel() const { return shape.numel(); }
+};
+
+// A parameter that is one whole published tensor.
+Parameter whole_parameter(std::string name, std::string published_name, const Shape& shape);
+// Rows of several published matrices with the same number of columns, one after the other: q, k, v or gate, up.
+struct NamedRows {
+  std::string name;
+  std::int64_t rows;
+};
+Parameter stacked_parameter(std::string name, const std::vector<NamedRows>& parts, std::int64_t cols);
+
+}  // namespace af
