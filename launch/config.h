@@ -1,0 +1,189 @@
+// What a run is told: plain structs that mirror the YAML (names and defaults; launch/config_yaml.h reads and prints them).
+// A component gets its section, never the whole. Derived values are functions. Paths are relative to the working directory.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/config.h"
+
+namespace af {
+
+// Where in the user's input a value stood, "run.yaml:12:7" or "command line", for messages that come later than parsing
+// (a data file with another vocabulary). Not part of the value: any two are equal.
+struct Where {
+  std::string text;
+  bool operator==(const Where&) const { return true; }
+};
+
+struct InitConfig {
+  enum class From { random, hf_checkpoint, checkpoint };
+  From from = From::random;  // random: normal(0, initializer_range) by (seed, name, index); norms 1
+  std::string path;          // hf_checkpoint: folder with safetensors; checkpoint: folder written by af_train (weights only, a fresh optimizer)
+  Where where;
+  bool operator==(const InitConfig&) const = default;
+};
+
+struct TokenizerConfig {
+  std::string path;  // folder with tokenizer.json, or "bytes"; empty: not given. Checked against the datasets, copied by export-hf
+  Where where;
+  bool operator==(const TokenizerConfig&) const = default;
+};
+
+// Sizes of the mesh. Their product (with the data-parallel size) must be the number of processes.
+struct ParallelConfig {
+  std::int64_t tensor_model_parallel_size = 1;
+  std::int64_t pipeline_model_parallel_size = 1;
+  std::int64_t context_parallel_size = 1;
+  std::int64_t expert_model_parallel_size = 1;
+  bool operator==(const ParallelConfig&) const = default;
+};
+
+enum class RecomputeGranularity { none, selective, full };
+
+// What the backward computes again instead of keeping. The result is bit-equal in every setting.
+struct RecomputeConfig {
+  RecomputeGranularity granularity = RecomputeGranularity::none;  // full: each layer keeps only its input
+  // recompute_modules, with `selective` only; Megatron's default there is core_attn
+  bool core_attn = false;  // the attention kernel (output and log-sum-exp)
+  bool moe_act = false;    // SwiGLU's output in the experts
+  bool mlp = false;        // the whole dense MLP
+  bool moe = false;        // the whole MoE layer: routing, experts
+  bool layernorm = false;  // the outputs of the two norms before attention and MLP
+  bool operator==(const RecomputeConfig&) const = default;
+};
+
+// AdamW, decoupled weight decay, none on norms. Moments and step count go on across stages.
+struct OptimizerConfig {
+  enum class WeightDecayStyle { constant, linear, cosine };
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.95;
+  double adam_eps = 1e-8;
+  double weight_decay = 0.1;               // at the stage's start
+  std::optional<double> end_weight_decay;  // reached at the stage's last iteration; given exactly where the style is not constant
+  WeightDecayStyle weight_decay_incr_style = WeightDecayStyle::constant;
+  double clip_grad = 1.0;  // largest gradient norm; 0: no clipping
+  bool operator==(const OptimizerConfig&) const = default;
+};
+
+enum class LoadBalancing { none, aux_loss, seq_aux_loss, global_aux_loss };  // design: decision 16
+
+struct MoeConfig {
+  LoadBalancing moe_router_load_balancing_type = LoadBalancing::global_aux_loss;  // what Qwen3 was trained with
+  double moe_aux_loss_coeff = 1e-3;                                               // coefficient of the balance loss
+  double moe_z_loss_coeff = 0;                                                    // coefficient of mean(logsumexp(router logits)^2); 0: none
+  bool operator==(const MoeConfig&) const = default;
+};
+
+enum class LrDecayStyle { constant, linear, cosine, inverse_square_root, wsd };
+enum class WsdDecayStyle { linear, cosine, exponential, minus_sqrt };
+
+// Counted from the stage's start (launch/lr_schedule.h).
+struct LrConfig {
+  double lr = 0;      // the maximum; required
+  double min_lr = 0;  // where the decay ends
+  LrDecayStyle lr_decay_style = LrDecayStyle::cosine;
+  double lr_warmup_init = 0;                 // where the warm-up begins
+  std::optional<double> lr_warmup_fraction;  // of the decay's length; at most one of the three; none: no warm-up
+  std::optional<std::int64_t> lr_warmup_iters;
+  std::optional<std::int64_t> lr_warmup_samples;
+  std::optional<std::int64_t> lr_decay_iters;  // the iteration at which min_lr is reached; default: the stage's last
+  WsdDecayStyle lr_wsd_decay_style = WsdDecayStyle::exponential;
+  std::optional<std::int64_t> lr_wsd_decay_iters;  // length of WSD's last phase; required with WSD
+  bool operator==(const LrConfig&) const = default;
+};
+
+struct DataSource {
+  std::string path;   // HDF5 token dataset (af_data)
+  std::string name;   // in metrics and ledger; default: the file's name without folder and ending
+  double weight = 1;  // share of the stage's sequences, divided by the sum of the weights; not used in validation
+  Where where;
+  bool operator==(const DataSource&) const = default;
+};
+
+enum class Packing { sequential };  // documents one after the other, cut at the sequences' ends
+
+struct TrainLength {
+  enum class Unit { tokens, samples, iters };
+  Unit unit = Unit::iters;
+  std::int64_t amount = 0;
+  bool operator==(const TrainLength&) const = default;
+};
+
+// What learning_rate() needs to know of a stage.
+struct StageSteps {
+  std::int64_t train_iters = 0;        // iterations of this stage
+  std::int64_t global_batch_size = 1;  // samples per iteration
+};
+
+// Sections that a stage may override hold here what is in force in this stage: the top-level section with the stage's
+// keys on top of it (never the previous stage's).
+struct StageConfig {
+  std::string name;
+  std::int64_t seq_length = 0;
+  TrainLength length;                  // train_tokens, train_samples or train_iters
+  std::int64_t micro_batch_size = 1;   // sequences per forward and backward
+  std::int64_t global_batch_size = 1;  // sequences per optimizer step
+  LrConfig lr;
+  std::vector<DataSource> data;
+  Packing packing = Packing::sequential;
+  RopeSettings rope;  // rope_theta, rope_scaling; default: the model's
+  RecomputeConfig recompute;
+  MoeConfig moe;
+  OptimizerConfig optimizer;
+  Where where;
+
+  // Whole optimizer steps: what is asked, rounded down (as Megatron does with train_samples).
+  std::int64_t train_iters() const;
+  std::int64_t num_microbatches() const { return global_batch_size / micro_batch_size; }
+  std::int64_t tokens_per_iteration() const { return global_batch_size * seq_length; }
+  StageSteps steps() const { return {train_iters(), global_batch_size}; }
+};
+
+struct ValidationConfig {
+  std::vector<DataSource> data;    // each evaluated and reported by itself
+  std::int64_t eval_interval = 0;  // iterations between evaluations, besides each stage's end; 0: only there
+  std::int64_t eval_iters = 10;    // global batches per evaluation and source
+  bool operator==(const ValidationConfig&) const = default;
+};
+
+struct CheckpointConfig {
+  std::int64_t save_interval = 0;  // iterations between checkpoints, besides each stage's end; 0: only there
+  std::int64_t keep = 0;           // newest checkpoints kept, stage ends besides; 0: all
+  bool operator==(const CheckpointConfig&) const = default;
+};
+
+struct LoggingConfig {
+  std::int64_t log_interval = 1;  // iterations per log line; metrics.jsonl gets every iteration
+  bool operator==(const LoggingConfig&) const = default;
+};
+
+struct RuntimeConfig {
+  enum class DeviceChoice { automatic, cpu };
+  enum class Precision { automatic, fp32, bf16, fp64 };
+  DeviceChoice device = DeviceChoice::automatic;  // auto: the CPU
+  Precision precision = Precision::automatic;     // auto: fp32 on the CPU. bf16: fp32 master weights and gradients. fp64: for tests
+  std::int64_t threads_per_rank = 0;              // 0, YAML `auto`: all cores that the process may use. No result depends on it
+  double peak_tflops = 0;                         // for the MFU, per device; 0, YAML `auto`: measured at the start
+  bool operator==(const RuntimeConfig&) const = default;
+};
+
+struct Config {
+  std::string output_dir;
+  std::uint64_t seed = 1234;  // of initial weights and data order
+  ModelConfig model;          // from hf_config, a preset, or fields in place
+  InitConfig init;
+  TokenizerConfig tokenizer;
+  ParallelConfig parallel;
+  RecomputeConfig recompute;
+  OptimizerConfig optimizer;
+  MoeConfig moe;
+  std::vector<StageConfig> stages;
+  ValidationConfig validation;
+  CheckpointConfig checkpoint;
+  LoggingConfig logging;
+  RuntimeConfig runtime;
+};
+
+}  // namespace af
