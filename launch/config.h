@@ -135,7 +135,17 @@ struct StageConfig {
   Where where;
 
   // Whole optimizer steps: what is asked, rounded down (as Megatron does with train_samples).
-  std::int64_t train_iters() const;
+  std::int64_t train_iters() const {
+    switch (length.unit) {
+      case TrainLength::Unit::tokens:
+        return length.amount / tokens_per_iteration();
+      case TrainLength::Unit::samples:
+        return length.amount / global_batch_size;
+      case TrainLength::Unit::iters:
+        break;
+    }
+    return length.amount;
+  }
   std::int64_t num_microbatches() const { return global_batch_size / micro_batch_size; }
   std::int64_t tokens_per_iteration() const { return global_batch_size * seq_length; }
   StageSteps steps() const { return {train_iters(), global_batch_size}; }
