@@ -13,6 +13,13 @@ Parameter whole_parameter(std::string name, std::string published_name, const Sh
   return p;
 }
 
+Parameter norm_parameter(std::string name, std::string published_name, std::int64_t size) {
+  Parameter p = whole_parameter(std::move(name), std::move(published_name), {size});
+  p.init = InitMethod::ones;
+  p.weight_decay = WeightDecay::no;
+  return p;
+}
+
 Parameter stacked_parameter(std::string name, const std::vector<NamedRows>& parts, std::int64_t cols) {
   Parameter p;
   p.name = std::move(name);

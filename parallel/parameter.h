@@ -36,6 +36,8 @@ struct Parameter {
 
 // A parameter that is one whole published tensor.
 Parameter whole_parameter(std::string name, std::string published_name, const Shape& shape);
+// A norm's weight [size]: ones, not decayed.
+Parameter norm_parameter(std::string name, std::string published_name, std::int64_t size);
 // Rows of several published matrices with the same number of columns, one after the other: q, k, v or gate, up.
 struct NamedRows {
   std::string name;

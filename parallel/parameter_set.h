@@ -33,6 +33,9 @@ class ParameterSet {
   Tensor values_, gradients_;
 };
 
+// The rectangle [rows, cols] of a slab within its parameter's value, gradient or optimizer state.
+Tensor slab_view(const Slab& slab, const Tensor& parameter);
+
 // HF's random initialisation, the same bits in every layout: normal(0, std) by (seed, published name, global index); norms 1.
 void initialize(const Context& context, ParameterSet& set, std::uint64_t seed, double std);
 

@@ -1,0 +1,39 @@
+// One transformer layer: x + attention(norm(x)), then + mlp(norm(x)), the MLP dense or a mixture of experts.
+#pragma once
+#include <optional>
+
+#include "models/attention.h"
+#include "models/mlp.h"
+#include "models/moe.h"
+
+namespace af {
+
+class DecoderLayer {
+ public:
+  struct Saved {
+    Tensor x, x_mid;                // [T, H] the residual stream before attention and before the MLP
+    Tensor norm1, norm2;            // [T, H] the normed inputs; recompute layernorm: empty
+    Tensor norm1_rstd, norm2_rstd;  // [T]
+    Attention::Saved attention;
+    Mlp::Saved mlp;
+    Moe::Saved moe;
+  };
+  DecoderLayer(const ModelConfig& config, std::int64_t layer, ParameterSet& set);
+
+  // y [T, H] from x [T, H], which must live as long as `saved` does. An empty y: only what the backward needs.
+  void forward(const Pass& pass, const RopeTables& rope, const Tensor& x, RouterStatistics& statistics, Saved& saved, const Tensor& y) const;
+  // d [T, H]: the gradient of y on entry, of x on return.
+  void backward(const Pass& pass, const RopeTables& rope, const RouterStatistics& statistics, const Saved& saved, const Tensor& d) const;
+
+  const Moe* moe() const { return moe_ ? &*moe_ : nullptr; }
+
+ private:
+  double eps_;
+  Parameter* input_norm_;
+  Attention attention_;
+  Parameter* post_attention_norm_;
+  std::optional<Mlp> mlp_;
+  std::optional<Moe> moe_;
+};
+
+}  // namespace af

@@ -1,0 +1,28 @@
+// The dense SwiGLU MLP: y = down(silu(gate x) * up x), gate and up fused in one matrix.
+#pragma once
+#include "models/config.h"
+#include "models/pass.h"
+#include "parallel/linear.h"
+#include "parallel/parameter_set.h"
+
+namespace af {
+
+class Mlp {
+ public:
+  struct Saved {
+    Tensor gate_up;  // [T, 2F]; recompute mlp: empty
+    Tensor act;      // [T, F]; recompute mlp: empty
+  };
+  Mlp(const ModelConfig& config, std::int64_t layer, ParameterSet& set);
+
+  // y [T, H] += mlp(x); an empty y: only what the backward needs.
+  void forward(const Pass& pass, const Tensor& x, Saved& saved, const Tensor& y) const;
+  void backward(const Pass& pass, const Tensor& dy, const Tensor& x, const Saved& saved, const Tensor& dx) const;
+
+ private:
+  void activate(const Pass& pass, const Tensor& x, Saved& saved) const;
+
+  Linear gate_up_, down_;
+};
+
+}  // namespace af

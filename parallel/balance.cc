@@ -1,0 +1,83 @@
+#include "parallel/balance.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace af {
+namespace {
+
+// f[s, e] as the loss takes it, for sequence s of S with `tokens` tokens in all.
+double share(const BalanceSettings& settings, const RouterStatistics& statistics, const std::int64_t* counts, std::int64_t sequences, std::int64_t experts,
+             std::int64_t tokens, std::int64_t top_k, std::int64_t s, std::int64_t e) {
+  if (settings.type == BalanceType::global_aux_loss) return statistics.previous_share(e);
+  if (settings.type == BalanceType::seq_aux_loss) return double(counts[s * experts + e]) * double(sequences) / double(tokens * top_k);
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < sequences; ++i) total += counts[i * experts + e];
+  return double(total) / double(tokens * top_k);
+}
+
+}  // namespace
+
+RouterStatistics::RouterStatistics(std::int64_t num_experts) : previous_counts(num_experts), counts(num_experts), prob_sums(num_experts) {}
+
+void RouterStatistics::add(const BalanceSettings& settings, const Tensor& counts_, const Tensor& prob_sums_, const Tensor& log_sum_exp,
+                           std::int64_t top_k) {
+  const std::int64_t* n = counts_.as<std::int64_t>();
+  const double* p = prob_sums_.as<double>();
+  std::int64_t sequences = counts_.rows(), experts = counts_.cols(), micro_tokens = log_sum_exp.rows();
+  double loss = 0;
+  for (std::int64_t s = 0; s < sequences; ++s)
+    for (std::int64_t e = 0; e < experts; ++e) {
+      counts[e] += n[s * experts + e];
+      prob_sums[e] += p[s * experts + e];
+      // sum over s of f P / S, with P = sum of probs of s * S / T
+      loss += share(settings, *this, n, sequences, experts, micro_tokens, top_k, s, e) * p[s * experts + e] / double(micro_tokens);
+    }
+  if (settings.type != BalanceType::none) balance_loss_sum += settings.aux_loss_coeff * double(experts) * loss;
+  if (settings.z_loss_coeff != 0) {  // mean of lse^2
+    double squares = 0;
+    for (std::int64_t t = 0; t < micro_tokens; ++t) {
+      double lse = log_sum_exp.dtype == DType::f64 ? log_sum_exp.as<double>()[t] : double(log_sum_exp.as<float>()[t]);
+      squares += lse * lse;
+    }
+    z_loss_sum += settings.z_loss_coeff * squares / double(micro_tokens);
+  }
+  tokens += micro_tokens;
+  ++micro_batches;
+}
+
+void RouterStatistics::end_step() {
+  previous_counts = counts;
+  std::fill(counts.begin(), counts.end(), 0);
+  std::fill(prob_sums.begin(), prob_sums.end(), 0);
+  balance_loss_sum = z_loss_sum = 0;
+  tokens = micro_batches = 0;
+}
+
+double RouterStatistics::previous_share(std::int64_t expert) const {
+  std::int64_t total = std::accumulate(previous_counts.begin(), previous_counts.end(), std::int64_t(0));
+  return total ? double(previous_counts[expert]) / double(total) : 1.0 / double(previous_counts.size());
+}
+
+double RouterStatistics::loss_with_current_counts(const BalanceSettings& settings) const {
+  std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t(0));
+  if (!total) return 0;
+  double loss = 0;
+  for (std::size_t e = 0; e < counts.size(); ++e) loss += double(counts[e]) / double(total) * prob_sums[e] / double(tokens);
+  return settings.aux_loss_coeff * double(counts.size()) * loss;
+}
+
+void balance_gradient(const BalanceSettings& settings, const RouterStatistics& statistics, const Tensor& counts, std::int64_t tokens, std::int64_t top_k,
+                      std::int64_t micro_batches, const Tensor& d_probs) {
+  std::int64_t sequences = counts.rows(), experts = counts.cols();
+  const std::int64_t* n = counts.as<std::int64_t>();
+  for (std::int64_t s = 0; s < sequences; ++s)
+    for (std::int64_t e = 0; e < experts; ++e) {
+      double f = settings.type == BalanceType::none ? 0 : share(settings, statistics, n, sequences, experts, tokens, top_k, s, e);
+      double d = settings.aux_loss_coeff * double(experts) * f / (double(tokens) * double(micro_batches));
+      if (d_probs.dtype == DType::f64) d_probs.as<double>()[s * experts + e] = d;
+      else d_probs.as<float>()[s * experts + e] = float(d);
+    }
+}
+
+}  // namespace af
