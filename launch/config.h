@@ -7,28 +7,21 @@
 #include <vector>
 
 #include "models/config.h"
+#include "models/pass.h"
+#include "parallel/optimizer.h"
 
 namespace af {
-
-// Where in the user's input a value stood, "run.yaml:12:7" or "command line", for messages that come later than parsing
-// (a data file with another vocabulary). Not part of the value: any two are equal.
-struct Where {
-  std::string text;
-  bool operator==(const Where&) const { return true; }
-};
 
 struct InitConfig {
   enum class From { random, hf_checkpoint, checkpoint };
   From from = From::random;  // random: normal(0, initializer_range) by (seed, name, index); norms 1
   std::string path;          // hf_checkpoint: folder with safetensors; checkpoint: folder written by af_train (weights only, a fresh optimizer)
-  Where where;
-  bool operator==(const InitConfig&) const = default;
+  std::string where;         // "run.yaml:12:7" or "command line", for messages that come later than parsing
 };
 
 struct TokenizerConfig {
-  std::string path;  // folder with tokenizer.json, or "bytes"; empty: not given. Checked against the datasets, copied by export-hf
-  Where where;
-  bool operator==(const TokenizerConfig&) const = default;
+  std::string path;   // folder with tokenizer.json, or "bytes"; empty: not given. Checked against the datasets, copied by export-hf
+  std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 };
 
 // Sizes of the mesh. Their product (with the data-parallel size) must be the number of processes.
@@ -37,44 +30,18 @@ struct ParallelConfig {
   std::int64_t pipeline_model_parallel_size = 1;
   std::int64_t context_parallel_size = 1;
   std::int64_t expert_model_parallel_size = 1;
-  bool operator==(const ParallelConfig&) const = default;
-};
-
-enum class RecomputeGranularity { none, selective, full };
-
-// What the backward computes again instead of keeping. The result is bit-equal in every setting.
-struct RecomputeConfig {
-  RecomputeGranularity granularity = RecomputeGranularity::none;  // full: each layer keeps only its input
-  // recompute_modules, with `selective` only; Megatron's default there is core_attn
-  bool core_attn = false;  // the attention kernel (output and log-sum-exp)
-  bool moe_act = false;    // SwiGLU's output in the experts
-  bool mlp = false;        // the whole dense MLP
-  bool moe = false;        // the whole MoE layer: routing, experts
-  bool layernorm = false;  // the outputs of the two norms before attention and MLP
-  bool operator==(const RecomputeConfig&) const = default;
 };
 
 // AdamW, decoupled weight decay, none on norms. Moments and step count go on across stages.
 struct OptimizerConfig {
   enum class WeightDecayStyle { constant, linear, cosine };
-  double adam_beta1 = 0.9;
-  double adam_beta2 = 0.95;
-  double adam_eps = 1e-8;
-  double weight_decay = 0.1;               // at the stage's start
+  OptimizerSettings settings;              // adam_beta1, adam_beta2, adam_eps, weight_decay (at the stage's start), clip_grad
   std::optional<double> end_weight_decay;  // reached at the stage's last iteration; given exactly where the style is not constant
   WeightDecayStyle weight_decay_incr_style = WeightDecayStyle::constant;
-  double clip_grad = 1.0;  // largest gradient norm; 0: no clipping
-  bool operator==(const OptimizerConfig&) const = default;
 };
 
-enum class LoadBalancing { none, aux_loss, seq_aux_loss, global_aux_loss };  // design: decision 16
-
-struct MoeConfig {
-  LoadBalancing moe_router_load_balancing_type = LoadBalancing::global_aux_loss;  // what Qwen3 was trained with
-  double moe_aux_loss_coeff = 1e-3;                                               // coefficient of the balance loss
-  double moe_z_loss_coeff = 0;                                                    // coefficient of mean(logsumexp(router logits)^2); 0: none
-  bool operator==(const MoeConfig&) const = default;
-};
+// What Qwen3 was trained with.
+inline constexpr BalanceSettings kDefaultMoe = {BalanceType::global_aux_loss, 1e-3, 0};
 
 enum class LrDecayStyle { constant, linear, cosine, inverse_square_root, wsd };
 enum class WsdDecayStyle { linear, cosine, exponential, minus_sqrt };
@@ -91,15 +58,13 @@ struct LrConfig {
   std::optional<std::int64_t> lr_decay_iters;  // the iteration at which min_lr is reached; default: the stage's last
   WsdDecayStyle lr_wsd_decay_style = WsdDecayStyle::exponential;
   std::optional<std::int64_t> lr_wsd_decay_iters;  // length of WSD's last phase; required with WSD
-  bool operator==(const LrConfig&) const = default;
 };
 
 struct DataSource {
   std::string path;   // HDF5 token dataset (af_data)
   std::string name;   // in metrics and ledger; default: the file's name without folder and ending
   double weight = 1;  // share of the stage's sequences, divided by the sum of the weights; not used in validation
-  Where where;
-  bool operator==(const DataSource&) const = default;
+  std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 };
 
 enum class Packing { sequential };  // documents one after the other, cut at the sequences' ends
@@ -108,7 +73,6 @@ struct TrainLength {
   enum class Unit { tokens, samples, iters };
   Unit unit = Unit::iters;
   std::int64_t amount = 0;
-  bool operator==(const TrainLength&) const = default;
 };
 
 // What learning_rate() needs to know of a stage.
@@ -129,10 +93,11 @@ struct StageConfig {
   std::vector<DataSource> data;
   Packing packing = Packing::sequential;
   RopeSettings rope;  // rope_theta, rope_scaling; default: the model's
-  RecomputeConfig recompute;
-  MoeConfig moe;
+  RecomputeSettings
+      recompute;  // recompute_granularity, recompute_modules (flags are set with `selective` only), recompute_method, recompute_num_layers
+  BalanceSettings moe = kDefaultMoe;  // moe_router_load_balancing_type, moe_aux_loss_coeff, moe_z_loss_coeff
   OptimizerConfig optimizer;
-  Where where;
+  std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 
   // Whole optimizer steps: what is asked, rounded down (as Megatron does with train_samples).
   std::int64_t train_iters() const {
@@ -155,18 +120,15 @@ struct ValidationConfig {
   std::vector<DataSource> data;    // each evaluated and reported by itself
   std::int64_t eval_interval = 0;  // iterations between evaluations, besides each stage's end; 0: only there
   std::int64_t eval_iters = 10;    // global batches per evaluation and source
-  bool operator==(const ValidationConfig&) const = default;
 };
 
 struct CheckpointConfig {
   std::int64_t save_interval = 0;  // iterations between checkpoints, besides each stage's end; 0: only there
   std::int64_t keep = 0;           // newest checkpoints kept, stage ends besides; 0: all
-  bool operator==(const CheckpointConfig&) const = default;
 };
 
 struct LoggingConfig {
   std::int64_t log_interval = 1;  // iterations per log line; metrics.jsonl gets every iteration
-  bool operator==(const LoggingConfig&) const = default;
 };
 
 struct RuntimeConfig {
@@ -176,7 +138,6 @@ struct RuntimeConfig {
   Precision precision = Precision::automatic;     // auto: fp32 on the CPU. bf16: fp32 master weights and gradients. fp64: for tests
   std::int64_t threads_per_rank = 0;              // 0, YAML `auto`: all cores that the process may use. No result depends on it
   double peak_tflops = 0;                         // for the MFU, per device; 0, YAML `auto`: measured at the start
-  bool operator==(const RuntimeConfig&) const = default;
 };
 
 struct Config {
@@ -186,9 +147,9 @@ struct Config {
   InitConfig init;
   TokenizerConfig tokenizer;
   ParallelConfig parallel;
-  RecomputeConfig recompute;
+  RecomputeSettings recompute;
   OptimizerConfig optimizer;
-  MoeConfig moe;
+  BalanceSettings moe = kDefaultMoe;
   std::vector<StageConfig> stages;
   ValidationConfig validation;
   CheckpointConfig checkpoint;

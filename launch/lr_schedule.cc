@@ -56,10 +56,11 @@ double learning_rate(const LrConfig& lr, const StageSteps& steps, std::int64_t i
 }
 
 double weight_decay(const OptimizerConfig& optimizer, const StageSteps& steps, std::int64_t iteration) {
-  if (optimizer.weight_decay_incr_style == OptimizerConfig::WeightDecayStyle::constant) return optimizer.weight_decay;
+  if (optimizer.weight_decay_incr_style == OptimizerConfig::WeightDecayStyle::constant) return optimizer.settings.weight_decay;
   const double ratio = std::min(1.0, double(iteration) / double(steps.train_iters));
   const double done = optimizer.weight_decay_incr_style == OptimizerConfig::WeightDecayStyle::linear ? ratio : 1 - cosine(ratio);
-  return optimizer.weight_decay + (optimizer.end_weight_decay.value_or(optimizer.weight_decay) - optimizer.weight_decay) * done;
+  return optimizer.settings.weight_decay +
+         (optimizer.end_weight_decay.value_or(optimizer.settings.weight_decay) - optimizer.settings.weight_decay) * done;
 }
 
 }  // namespace af
