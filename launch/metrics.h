@@ -74,8 +74,7 @@ class LogWindow {
 
  private:
   std::int64_t steps_ = 0;
-  StepMetrics sum_;
-  double load_balancing_loss_ = 0, z_loss_ = 0;
+  StepMetrics sum_;  // of the steps so far where they are summed, else of the last one
 };
 
 std::string duration(double seconds);  // "3d 04:05:06", "04:05:06"
