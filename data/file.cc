@@ -1,0 +1,58 @@
+#include "data/file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "core/error.h"
+
+namespace af {
+namespace {
+
+struct Descriptor {
+  explicit Descriptor(int number) : number(number) {}
+  ~Descriptor() {
+    if (number >= 0) ::close(number);
+  }
+  Descriptor(const Descriptor&) = delete;
+  int number;
+};
+
+[[noreturn]] void failed(const std::string& path, const char* what) { user_error("{}: cannot {}: {}", path, what, std::strerror(errno)); }
+
+}  // namespace
+
+std::string read_file(const std::string& path) {
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.number < 0) failed(path, "open it");
+  std::string contents;
+  char buffer[1 << 16];
+  for (;;) {
+    ssize_t n = ::read(file.number, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) failed(path, "read it");
+    if (n == 0) return contents;
+    contents.append(buffer, std::size_t(n));
+  }
+}
+
+void write_file(const std::string& path, std::string_view contents) {
+  Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  if (file.number < 0) failed(path, "create it");
+  while (!contents.empty()) {
+    ssize_t n = ::write(file.number, contents.data(), contents.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) failed(path, "write it");
+    contents.remove_prefix(std::size_t(n));
+  }
+  if (::fsync(file.number) != 0) failed(path, "write it to the disk");
+}
+
+void sync_folder(const std::string& path) {
+  Descriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.number < 0 || ::fsync(folder.number) != 0) failed(path, "write the folder to the disk");
+}
+
+}  // namespace af
