@@ -56,7 +56,7 @@ class Builder {
       error = fmt::format("the key \"{}\" occurs twice in one object", name);
       return false;
     }
-    level.object->emplace_back(std::move(name), Json());
+    level.object->emplace_back().first = std::move(name);
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& e) {
@@ -262,7 +262,7 @@ void Json::write(std::string& out, int indent, int level) const {
     out += open;
     bool first = true;
     for (const auto& item : items) {
-      if (!std::exchange(first, false)) out += indent < 0 ? ", " : ",";
+      if (!std::exchange(first, false)) out += ',';
       new_line(level + 1);
       write_one(item);
     }
@@ -284,7 +284,7 @@ void Json::write(std::string& out, int indent, int level) const {
   } else {
     write_all(std::get<Object>(value_), '{', '}', [&](const Member& member) {
       write_string(out, member.first);
-      out += ": ";
+      out += indent < 0 ? ":" : ": ";
       member.second.write(out, indent, level + 1);
     });
   }

@@ -60,7 +60,7 @@ class Json {
   // source_name and first_line serve the message of the UserError: "traj.jsonl:17:5: invalid literal". At most 512 levels deep.
   static Json parse(std::string_view text, const std::string& source_name, std::int64_t first_line = 1);
   static Json parse_file(const std::string& path);
-  // indent < 0: one line; else pretty, as Python's json.dumps(indent=...). Numbers are the shortest that read back the same.
+  // indent < 0: one line without spaces; else pretty, as Python's json.dumps(indent=...). Numbers are the shortest that read back the same.
   std::string dump(int indent = -1) const;
   std::string describe() const;  // for messages: "the string "x"", "the number 3", "an object"
 

@@ -50,7 +50,7 @@ TEST(Json, WritesWhatItReadsBack) {
     const Json json = Json::parse(text, "f");
     for (const int indent : {-1, 0, 2}) EXPECT_EQ(Json::parse(json.dump(indent), "again"), json) << text;
   }
-  EXPECT_EQ(Json::parse("[1,{\"a\":2,\"b\":[]}]", "f").dump(), "[1, {\"a\": 2, \"b\": []}]");
+  EXPECT_EQ(Json::parse("[1,{\"a\":2,\"b\":[]}]", "f").dump(), "[1,{\"a\":2,\"b\":[]}]");
   EXPECT_EQ(Json::parse("[1,{\"a\":2}]", "f").dump(2), "[\n  1,\n  {\n    \"a\": 2\n  }\n]");
   EXPECT_EQ(Json(1.0).dump(), "1.0");  // stays a floating-point number
   EXPECT_EQ(Json(1e22).dump(), "1e+22");
@@ -61,7 +61,7 @@ TEST(Json, IsBuiltInPlace) {
   json.set("name", "x");
   json.set("list", Json()).push_back(3);
   json.set("name", std::string("y"));
-  EXPECT_EQ(json.dump(), R"({"name": "y", "list": [3]})");
+  EXPECT_EQ(json.dump(), R"({"name":"y","list":[3]})");
 }
 
 TEST(Json, RefusesWithThePlace) {
