@@ -1,0 +1,31 @@
+// One document as tokens, and who speaks in it.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace af {
+
+// The numbers stand in the files. `thought` is what an agent thinks, `action` its tool call, `observation` what came back.
+enum class Role : std::uint8_t { other, system, user, thought, action, observation, decision, judgement, answer };
+inline constexpr std::array<const char*, 9> kRoleNames{"other",       "system",   "user",      "thought", "action",
+                                                       "observation", "decision", "judgement", "answer"};
+
+struct TokenRange {  // half-open
+  std::int64_t begin, end;
+  bool operator==(const TokenRange&) const = default;
+};
+
+struct RoleRun {  // half-open; tokens in no run are Role::other
+  std::int64_t begin, end;
+  Role role;
+  bool operator==(const RoleRun&) const = default;
+};
+
+struct Document {
+  std::vector<std::uint32_t> tokens;  // without the end-of-document token
+  std::vector<RoleRun> roles;         // indices into tokens; sorted, disjoint
+  void clear() { tokens.clear(), roles.clear(); }
+};
+
+}  // namespace af
