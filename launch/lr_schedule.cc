@@ -30,6 +30,22 @@ double wsd(WsdDecayStyle style, double ratio) {
 
 }  // namespace
 
+const char* name_of(LrDecayStyle style) {
+  switch (style) {
+    case LrDecayStyle::constant:
+      return "constant";
+    case LrDecayStyle::linear:
+      return "linear";
+    case LrDecayStyle::cosine:
+      return "cosine";
+    case LrDecayStyle::inverse_square_root:
+      return "inverse-square-root";
+    case LrDecayStyle::wsd:
+      return "WSD";
+  }
+  return "?";
+}
+
 double warmup_samples(const LrConfig& lr, const StageSteps& steps) {
   if (lr.lr_warmup_fraction) return *lr.lr_warmup_fraction * decay_samples(lr, steps);
   if (lr.lr_warmup_iters) return double(*lr.lr_warmup_iters) * double(steps.global_batch_size);

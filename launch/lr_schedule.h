@@ -20,6 +20,9 @@ double learning_rate(const LrConfig& lr, const StageSteps& steps, std::int64_t i
 // weight_decay, going to end_weight_decay over the whole stage: constant, linear, or cosine as 1 - (cos(pi r) + 1) / 2.
 double weight_decay(const OptimizerConfig& optimizer, const StageSteps& steps, std::int64_t iteration);
 
+// As the YAML names it: "cosine", "WSD".
+const char* name_of(LrDecayStyle style);
+
 // Samples of the warm-up, for the plan and the checks.
 double warmup_samples(const LrConfig& lr, const StageSteps& steps);
 
