@@ -1,0 +1,134 @@
+#include "core/ops/matmul_microkernel.h"
+
+#include <utility>
+
+namespace af::micro {
+namespace {
+using simd::kLanes;
+using simd::kRows;
+using simd::kVectors;
+using simd::Vector;
+
+// R rows by V vectors of C stay in registers while k runs. `tail`: columns of the last vector that exist.
+template <class T, int R, int V>
+void kernel(std::int64_t depth, Left<T> left, const T* right, std::int64_t right_stride, T* c, std::int64_t c_stride, int tail, bool add) {
+  Vector<T> sum[R][V];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < V; ++j) sum[i][j] = Vector<T>{};
+  }
+  const T* a = left.data;
+  const std::int64_t row = left.row, step = left.depth;
+  for (std::int64_t k = 0; k < depth; ++k, a += step, right += right_stride) {
+    Vector<T> b[V];
+#pragma GCC unroll 4
+    for (int j = 0; j < V; ++j) b[j] = simd::load(right + j * kLanes<T>);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      Vector<T> x = simd::splat(a[i * row]);
+#pragma GCC unroll 4
+      for (int j = 0; j < V; ++j) sum[i][j] += x * b[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < V; ++j) {
+      T* p = c + i * c_stride + j * kLanes<T>;
+      if (j < V - 1 || tail == kLanes<T>) {
+        simd::store(p, add ? simd::load(p) + sum[i][j] : sum[i][j]);
+      } else {
+        simd::store_first(p, add ? simd::load_first(p, tail) + sum[i][j] : sum[i][j], tail);
+      }
+    }
+  }
+}
+
+template <class T>
+using Kernel = void (*)(std::int64_t, Left<T>, const T*, std::int64_t, T*, std::int64_t, int, bool);
+template <class T, int... I>
+constexpr Kernel<T> kernel_of(int rows, int vectors, std::integer_sequence<int, I...>) {
+  constexpr Kernel<T> table[] = {&kernel<T, I / kVectors + 1, I % kVectors + 1>...};
+  return table[(rows - 1) * kVectors + vectors - 1];
+}
+}  // namespace
+
+template <class T>
+void multiply(std::int64_t rows, std::int64_t cols, std::int64_t depth, Left<T> left, Right<T> right, T* c, std::int64_t c_stride, bool add) {
+  const Panels panels(int(simd::padded<T>(cols) / kLanes<T>));
+  const std::int64_t groups = (rows + kRows - 1) / kRows;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const std::int64_t begin = g * rows / groups, end = (g + 1) * rows / groups;  // 9 rows are 4 and 5, not 8 and 1
+    for (int p = 0; p < panels.count; ++p) {
+      const std::int64_t column = std::int64_t(panels.begin(p)) * kLanes<T>;
+      const int width = panels.width(p);
+      const int tail = int(std::min<std::int64_t>(kLanes<T>, cols - column - (width - 1) * kLanes<T>));
+      kernel_of<T>(int(end - begin), width, std::make_integer_sequence<int, kRows * kVectors>())(
+          depth, left.from_row(begin), right.panel(panels, p), right.panel_stride(panels, p), c + begin * c_stride + column, c_stride, tail, add);
+    }
+  }
+}
+
+template <class T, class S>
+void pack_rows(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to) {
+  const Panels panels(int(simd::padded<T>(cols) / kLanes<T>));
+  for (int p = 0; p < panels.count; ++p) {
+    const std::int64_t column = std::int64_t(panels.begin(p)) * kLanes<T>;
+    const std::int64_t width = std::int64_t(panels.width(p)) * kLanes<T>;
+    copy_rows(from + column, stride, depth, std::min(width, cols - column), to + column * depth, width);
+  }
+}
+
+template <class T, class S>
+void copy_rows(const S* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, T* to, std::int64_t to_stride) {
+  const std::int64_t whole = cols / kLanes<T> * kLanes<T>;
+  for (std::int64_t i = 0; i < rows; ++i, from += stride, to += to_stride) {
+    for (std::int64_t j = 0; j < whole; j += kLanes<T>) simd::store(to + j, simd::load(from + j));
+    if (whole < cols) simd::store(to + whole, simd::load_first(from + whole, int(cols - whole)));
+  }
+}
+
+template <class T, class S>
+void pack_columns(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to) {
+  constexpr int L = kLanes<T>;
+  const Panels panels(int(simd::padded<T>(cols) / L));
+  for (int p = 0; p < panels.count; ++p) {
+    const std::int64_t width = std::int64_t(panels.width(p)) * L;
+    T* panel = to + std::int64_t(panels.begin(p)) * L * depth;
+    for (int v = 0; v < panels.width(p); ++v) {
+      const std::int64_t column = std::int64_t(panels.begin(p) + v) * L;
+      const int n = int(std::min<std::int64_t>(L, cols - column));
+      for (std::int64_t k = 0; k < depth; k += L) {
+        const int d = int(std::min<std::int64_t>(L, depth - k));
+        const S* corner = from + column * stride + k;
+        Vector<T> square[L];
+        if (n == L && d == L) {
+#pragma GCC unroll 16
+          for (int i = 0; i < L; ++i) square[i] = simd::load(corner + i * stride);
+          simd::transpose<T>(square);
+#pragma GCC unroll 16
+          for (int i = 0; i < L; ++i) simd::store(panel + (k + i) * width + v * L, square[i]);
+        } else {
+          for (int i = 0; i < L; ++i) square[i] = i < n ? simd::load_first(corner + i * stride, d) : Vector<T>{};
+          simd::transpose<T>(square);
+          for (int i = 0; i < d; ++i) simd::store(panel + (k + i) * width + v * L, square[i]);
+        }
+      }
+    }
+  }
+}
+
+template void multiply(std::int64_t, std::int64_t, std::int64_t, Left<float>, Right<float>, float*, std::int64_t, bool);
+template void multiply(std::int64_t, std::int64_t, std::int64_t, Left<double>, Right<double>, double*, std::int64_t, bool);
+template void pack_rows(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
+template void pack_rows(const simd::bf16_bits*, std::int64_t, std::int64_t, std::int64_t, float*);
+template void pack_rows(const double*, std::int64_t, std::int64_t, std::int64_t, double*);
+template void pack_columns(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
+template void pack_columns(const simd::bf16_bits*, std::int64_t, std::int64_t, std::int64_t, float*);
+template void pack_columns(const double*, std::int64_t, std::int64_t, std::int64_t, double*);
+template void copy_rows(const float*, std::int64_t, std::int64_t, std::int64_t, float*, std::int64_t);
+template void copy_rows(const simd::bf16_bits*, std::int64_t, std::int64_t, std::int64_t, float*, std::int64_t);
+template void copy_rows(const double*, std::int64_t, std::int64_t, std::int64_t, double*, std::int64_t);
+
+}  // namespace af::micro
