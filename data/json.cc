@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <unordered_set>
 
 #include "core/error.h"
+#include "data/file.h"
 
 namespace af {
 namespace {
@@ -239,12 +238,7 @@ Json Json::parse(std::string_view text, const std::string& source_name, std::int
   user_error("{}:{}:{}: {}", source_name, line, column, builder.error);
 }
 
-Json Json::parse_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) user_error("{}: cannot be read (or is empty)", path);
-  return parse(text.view(), path);
-}
+Json Json::parse_file(const std::string& path) { return parse(read_file(path), path); }
 
 std::string Json::dump(int indent) const {
   std::string out;

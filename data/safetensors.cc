@@ -1,7 +1,6 @@
 #include "data/safetensors.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -74,7 +73,7 @@ SafetensorsInfo read_info(const std::string& name, const JsonView& view) {
   if (info.begin < 0 || info.begin > info.end) user_error("{}: [{}, {}] is no range", offsets.where(), info.begin, info.end);
   const std::int64_t bytes = size_in_bytes(info.shape, element);
   if (bytes != info.end - info.begin) {
-    user_error("{}: shape [{}] of {} needs {} bytes, data_offsets hold {}", view.where(), fmt::join(info.shape, ", "), info.dtype,
+    user_error("{}: shape {} of {} needs {} bytes, data_offsets hold {}", view.where(), info.shape_text(), info.dtype,
                bytes < 0 ? "more than 2^63" : std::to_string(bytes), info.end - info.begin);
   }
   return info;
@@ -86,6 +85,12 @@ std::size_t safetensors_size_of(const std::string& dtype) {
   for (const TypeSize& type : kTypes)
     if (dtype == type.name) return type.size;
   return 0;
+}
+
+std::string SafetensorsInfo::shape_text() const {
+  std::string out = "[";
+  for (const std::int64_t dim : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(dim);
+  return out + "]";
 }
 
 std::int64_t SafetensorsInfo::numel() const { return bytes() / std::int64_t(safetensors_size_of(dtype)); }
@@ -216,7 +221,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Safete
   if (!metadata.empty()) header.emplace_back("__metadata__", Json::Object(metadata.begin(), metadata.end()));
   for (SafetensorsInfo& info : tensors_) {
     const std::int64_t bytes = size_in_bytes(info.shape, safetensors_size_of(info.dtype));
-    AF_CHECK(bytes >= 0 && safetensors_size_of(info.dtype) > 0, "{}: {} elements of type {}", info.name, fmt::join(info.shape, " x "), info.dtype);
+    AF_CHECK(bytes >= 0 && safetensors_size_of(info.dtype) > 0, "{}: {} elements of type {}", info.name, info.shape_text(), info.dtype);
     info.begin = size_;
     info.end = size_ += bytes;
     header.emplace_back(info.name, Json::Object{{"dtype", info.dtype},

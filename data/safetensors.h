@@ -18,6 +18,7 @@ struct SafetensorsInfo {
 
   std::int64_t numel() const;
   std::int64_t bytes() const { return end - begin; }
+  std::string shape_text() const;  // "[3, 4]"
 };
 
 std::size_t safetensors_size_of(const std::string& dtype);  // bytes an element; 0: unknown type
