@@ -12,6 +12,7 @@ struct YarnScaling {
   std::int64_t original_max_position_embeddings = 0;   // 32768 for Qwen3
   double beta_fast = 32, beta_slow = 1;
   std::optional<double> attention_factor;              // default 0.1 ln(factor) + 1
+  bool truncate = true;                                // the ramp begins and ends at whole dimensions
 };
 struct RopeSettings {
   double theta = 1e6;
