@@ -20,7 +20,28 @@ H5Dataset checked(const H5File& file, const std::string& name, H5Type type, std:
   return dataset;
 }
 
+TokenDatasetInfo info_of(const H5File& file) {
+  const std::string& path = file.path();
+  TokenDatasetInfo info;
+  if (!file.has_attribute("/", "format") || file.string_attribute("/", "format") != "af_tokens") {
+    user_error("{}: not a token dataset: the attribute 'format' is not \"af_tokens\" (make one with 'af_data tokenize')", path);
+  }
+  std::int64_t version = file.integer_attribute("/", "version");
+  if (version != 1) user_error("{}: token dataset of version {}; this program reads version 1", path, version);
+  info.tokenizer_sha256 = file.string_attribute("/", "tokenizer_sha256");
+  info.vocab_size = file.integer_attribute("/", "vocab_size");
+  info.source = file.string_attribute("/", "source");
+  std::int64_t eod = file.integer_attribute("/", "eod_token_id");
+  if (info.vocab_size <= 0 || info.vocab_size > INT32_MAX || eod < 0 || eod >= info.vocab_size) {
+    user_error("{}: eod_token_id {} and vocab_size {} do not fit", path, eod, info.vocab_size);
+  }
+  info.eod_token_id = std::uint32_t(eod);
+  return info;
+}
+
 }  // namespace
+
+TokenDatasetInfo read_token_dataset_info(const std::string& path) { return info_of(H5File::open(path)); }
 
 RunReader::RunReader(H5Dataset data, std::int64_t columns, std::int64_t num_tokens)
     : data_(std::move(data)),
@@ -64,20 +85,7 @@ void RunReader::load(std::int64_t block) {
 
 TokenDataset::TokenDataset(const std::string& path, std::int64_t cache_bytes) : path_(path) {
   H5File file = H5File::open(path);
-  if (!file.has_attribute("/", "format") || file.string_attribute("/", "format") != "af_tokens") {
-    user_error("{}: not a token dataset: the attribute 'format' is not \"af_tokens\" (make one with 'af_data tokenize')", path);
-  }
-  std::int64_t version = file.integer_attribute("/", "version");
-  if (version != 1) user_error("{}: token dataset of version {}; this program reads version 1", path, version);
-  info_.tokenizer_sha256 = file.string_attribute("/", "tokenizer_sha256");
-  info_.vocab_size = file.integer_attribute("/", "vocab_size");
-  info_.source = file.string_attribute("/", "source");
-  std::int64_t eod = file.integer_attribute("/", "eod_token_id");
-  if (info_.vocab_size <= 0 || info_.vocab_size > INT32_MAX || eod < 0 || eod >= info_.vocab_size) {
-    user_error("{}: eod_token_id {} and vocab_size {} do not fit", path, eod, info_.vocab_size);
-  }
-  info_.eod_token_id = std::uint32_t(eod);
-
+  info_ = info_of(file);
   tokens_ = checked(file, "/tokens", H5Type::u32, {0}, cache_bytes);
   H5Dataset offsets = checked(file, "/document_offsets", H5Type::i64, {0}, 1 << 20);
   offsets_.resize(std::size_t(offsets.rows()));

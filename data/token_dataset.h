@@ -23,6 +23,8 @@ struct TokenDatasetInfo {
   std::string source;  // where the text is from, for people
 };
 
+TokenDatasetInfo read_token_dataset_info(const std::string& path);  // the attributes alone
+
 // Writes a dataset document by document in bounded memory, aside as PATH.tmp, which close() renames. Without close()
 // nothing is left.
 class TokenDatasetWriter {

@@ -1,0 +1,245 @@
+#include "data/batch_stream.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <set>
+
+#include "core/error.h"
+#include "data/token_dataset.h"
+
+namespace af {
+
+// An open dataset with its order. fill() belongs to one thread; the rest may be asked by another meanwhile.
+class SourceReader {
+ public:
+  SourceReader(const SourceSpec& spec, std::int64_t seq_length, std::uint64_t seed, Order order)
+      : name(spec.name), dataset(non_empty(spec, seq_length)), order_(dataset.offsets(), seed, name, order) {}
+
+  // The sequence that begins at `position` of the source's stream.
+  void fill(std::int64_t position, std::int64_t seq_length, PackedSequence& out) {
+    const std::size_t room = std::size_t(seq_length) + 1;  // the last target may stand behind the sequence
+    tokens_.resize(room), mask_.resize(room), roles_.resize(room);
+    out.tokens.resize(std::size_t(seq_length)), out.targets.resize(std::size_t(seq_length));
+    out.positions.resize(std::size_t(seq_length)), out.roles.resize(std::size_t(seq_length));
+    out.document_begins.assign(1, 0);
+    SourceOrder::Place place = order_.locate(position);
+    for (std::int64_t done = 0; done < seq_length; order_.to_next_document(place)) {
+      const std::int64_t begin = dataset.offsets()[std::size_t(place.document)] + place.offset;
+      const std::int64_t end = dataset.offsets()[std::size_t(place.document) + 1];
+      const std::int64_t count = std::min(seq_length - done, end - begin);
+      const std::int64_t known = std::min(count + 1, end - begin);  // with the next token, where the document has one
+      dataset.read(begin, known, tokens_.data());
+      if (dataset.has_loss_mask()) dataset.read_loss_mask(begin, known, mask_.data());
+      if (dataset.has_roles()) dataset.read_roles(begin, known, roles_.data());
+      for (std::int64_t i = 0; i < count; ++i) {
+        out.tokens[std::size_t(done + i)] = std::int32_t(tokens_[std::size_t(i)]);
+        out.positions[std::size_t(done + i)] = std::int32_t(i);
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        const bool counted = i + 1 < known && (!dataset.has_loss_mask() || mask_[std::size_t(i) + 1]);
+        out.targets[std::size_t(done + i)] = counted ? std::int32_t(tokens_[std::size_t(i) + 1]) : -1;
+        out.roles[std::size_t(done + i)] = i + 1 < known && dataset.has_roles() ? roles_[std::size_t(i) + 1] : 0;
+      }
+      out.document_begins.push_back(done += count);
+    }
+  }
+
+  // What has been finished before a position of the stream.
+  void describe(std::int64_t position, SourceLedger& ledger) const {
+    SourceOrder::Place place = order_.locate(position);
+    ledger.epochs = place.epoch;
+    ledger.documents = place.epoch * dataset.num_documents() + place.documents_done;
+  }
+
+  const std::string name;
+  TokenDataset dataset;
+
+ private:
+  static TokenDataset non_empty(const SourceSpec& spec, std::int64_t seq_length) {
+    TokenDataset dataset(spec.path);
+    if (dataset.num_documents() == 0) user_error("{}: the dataset is empty", spec.path);
+    if (dataset.num_tokens() < seq_length) {
+      user_error("{}: seq_length {} is longer than the whole dataset of {} tokens in {} documents", spec.path, seq_length, dataset.num_tokens(),
+                 dataset.num_documents());
+    }
+    return dataset;
+  }
+  SourceOrder order_;
+  std::vector<std::uint32_t> tokens_;  // of one piece of a document
+  std::vector<std::uint8_t> mask_, roles_;
+};
+
+namespace {
+
+constexpr std::int64_t kBytesAhead = 64 << 20;  // most that is read ahead, two sequences excepted
+
+std::vector<SourceSpec> checked(std::vector<SourceSpec> sources) {
+  if (sources.empty()) user_error("there is no data source");
+  double sum = 0;
+  std::set<std::string> files, names;
+  for (SourceSpec& source : sources) {
+    if (source.name.empty()) source.name = std::filesystem::path(source.path).stem().string();
+    if (!std::isfinite(source.weight) || source.weight <= 0) {
+      user_error("{}: weight {} must be a number above 0 (leave the source out to read nothing of it)", source.path, source.weight);
+    }
+    std::error_code ignored;
+    std::filesystem::path file = std::filesystem::weakly_canonical(source.path, ignored);
+    if (!files.insert(ignored ? source.path : file.string()).second)
+      user_error("{}: given twice in one mix; give it once with the sum of the weights", source.path);
+    if (!names.insert(source.name).second) user_error("{}: a second source named '{}'; give each a 'name' of its own", source.path, source.name);
+    sum += source.weight;
+  }
+  for (SourceSpec& source : sources) source.weight /= sum;
+  return sources;
+}
+
+}  // namespace
+
+void check_vocabulary(const std::string& path, std::int64_t model_vocab_size) {
+  std::int64_t vocab_size = read_token_dataset_info(path).vocab_size;
+  if (vocab_size > model_vocab_size) {
+    user_error("{}: made with a vocabulary of {} ids, the model's vocab_size is {}; use the model's tokenizer or a vocab_size of at least {}", path,
+               vocab_size, model_vocab_size, vocab_size);
+  }
+}
+
+SequenceStream::SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin, Order order)
+    : seq_length_(seq_length), given_{Mixture({1.0}), begin.consumed_sequences, {}, {}}, ahead_(given_) {
+  if (seq_length < 1) user_error("seq_length {} must be at least 1", seq_length);
+  sources = checked(std::move(sources));
+  earlier_ = begin.sources;
+  std::vector<std::int64_t> taken;
+  bool same_mix = true;
+  for (const SourceSpec& source : sources) {
+    readers_.push_back(std::make_unique<SourceReader>(source, seq_length, seed, order));
+    const TokenDataset& dataset = readers_.back()->dataset;
+    const TokenDataset& first = readers_.front()->dataset;
+    if (dataset.info().tokenizer_sha256 != first.info().tokenizer_sha256) {
+      user_error("{} and {} were made with different tokenizers ({:.8} and {:.8})", first.path(), dataset.path(), first.info().tokenizer_sha256,
+                 dataset.info().tokenizer_sha256);
+    }
+    auto known = std::find_if(earlier_.begin(), earlier_.end(), [&](const SourceLedger& ledger) { return ledger.name == source.name; });
+    SourceLedger ledger = known != earlier_.end() ? *known : SourceLedger{};
+    if (known != earlier_.end()) {
+      if (ledger.dataset_tokens != dataset.num_tokens() || ledger.dataset_documents != dataset.num_documents()) {
+        user_error("{}: the source '{}' had {} tokens in {} documents when the run was saved, now {} in {}; give another dataset another name",
+                   source.path, source.name, ledger.dataset_tokens, ledger.dataset_documents, dataset.num_tokens(), dataset.num_documents());
+      }
+      earlier_.erase(known);
+    }
+    same_mix = same_mix && ledger.weight == source.weight;
+    weights_.push_back(source.weight);
+    taken.push_back(ledger.sequences_in_mix);
+    given_.positions.push_back(ledger.tokens);
+    given_.sequences.push_back(ledger.sequences);
+  }
+  for (SourceLedger& ledger : earlier_) {
+    same_mix = same_mix && ledger.weight == 0;
+    ledger.weight = 0, ledger.sequences_in_mix = 0;
+  }
+  given_.mixture = Mixture(weights_, same_mix ? taken : std::vector<std::int64_t>());
+  thread_ = std::thread([this] { read_ahead(); });
+}
+
+SequenceStream::~SequenceStream() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wanted_.notify_all();
+  thread_.join();
+}
+
+SequenceStream::Pick SequenceStream::advance(Plan& plan) const {
+  std::size_t source = plan.mixture.next();
+  Pick pick{plan.consumed++, plan.positions[source], source};
+  plan.positions[source] += seq_length_;
+  ++plan.sequences[source];
+  return pick;
+}
+
+void SequenceStream::next(std::int64_t count, std::int64_t shard, std::int64_t num_shards, std::vector<PackedSequence>& out) {
+  AF_CHECK(count >= 0 && shard >= 0 && shard < num_shards, "{} sequences, shard {} of {}", count, shard, num_shards);
+  std::size_t own = 0;  // how many of the next `count` belong to this shard
+  for (std::int64_t i = 0; i < count; ++i) own += (given_.consumed + i) % num_shards == shard;
+  out.resize(own);
+  std::unique_lock lock(mutex_);
+  const std::size_t affordable = std::size_t(std::max<std::int64_t>(2, kBytesAhead / (13 * seq_length_)));
+  const std::size_t depth = std::min(std::max<std::size_t>(2, 2 * own), affordable);
+  if (shard != shard_ || num_shards != num_shards_ || depth > slots_.size()) {  // what was read ahead is not what is asked for now
+    shard_ = -1;                                                                // it shall begin nothing new
+    filled_.wait(lock, [this] { return !filling_; });
+    shard_ = shard, num_shards_ = num_shards;
+    first_ = ready_ = 0;
+    slots_.resize(std::max(depth, slots_.size()));
+    ahead_ = given_;
+    failure_ = nullptr;
+    wanted_.notify_one();
+  }
+  for (PackedSequence& sequence : out) {
+    filled_.wait(lock, [this] { return ready_ > 0 || failure_; });
+    if (ready_ == 0) {
+      shard_ = -1;  // the next call tries again from where this one began
+      std::rethrow_exception(failure_);
+    }
+    std::swap(sequence, slots_[first_]);  // the caller's old memory goes back into the ring
+    first_ = (first_ + 1) % slots_.size();
+    --ready_;
+    wanted_.notify_one();
+  }
+  lock.unlock();
+  for (std::int64_t i = 0; i < count; ++i) advance(given_);
+}
+
+void SequenceStream::read_ahead() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wanted_.wait(lock, [this] { return stopping_ || (shard_ >= 0 && ready_ < slots_.size() && !failure_); });
+    if (stopping_) return;
+    Pick pick = advance(ahead_);
+    while (pick.global_index % num_shards_ != shard_) pick = advance(ahead_);
+    PackedSequence& slot = slots_[(first_ + ready_) % slots_.size()];
+    filling_ = true;
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      readers_[pick.source]->fill(pick.position, seq_length_, slot);
+      slot.source = int(pick.source);
+      slot.global_index = pick.global_index;
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    filling_ = false;
+    failure_ = failure;
+    ready_ += failure ? 0 : 1;
+    filled_.notify_one();
+  }
+}
+
+StreamState SequenceStream::state() const {
+  StreamState state{given_.mixture.total(), given_.consumed, {}};
+  for (std::size_t i = 0; i < readers_.size(); ++i) {
+    SourceLedger ledger{readers_[i]->name,
+                        given_.sequences[i],
+                        given_.positions[i],
+                        0,
+                        0,
+                        weights_[i],
+                        given_.mixture.taken()[i],
+                        readers_[i]->dataset.num_tokens(),
+                        readers_[i]->dataset.num_documents()};
+    readers_[i]->describe(given_.positions[i], ledger);
+    state.sources.push_back(ledger);
+  }
+  state.sources.insert(state.sources.end(), earlier_.begin(), earlier_.end());
+  return state;
+}
+
+const std::string& SequenceStream::source_name(std::size_t source) const { return readers_.at(source)->name; }
+
+std::int64_t SequenceStream::sequences_per_epoch(std::size_t source) const { return readers_.at(source)->dataset.num_tokens() / seq_length_; }
+
+}  // namespace af
