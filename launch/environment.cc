@@ -1,0 +1,64 @@
+#include "launch/environment.h"
+
+#include <immintrin.h>
+#include <sched.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/ops/elementwise.h"
+#include "core/ops/matmul.h"
+
+namespace af {
+
+int available_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+Device start_device(const RuntimeConfig& runtime) {
+  _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
+  _MM_SET_DENORMALS_ZERO_MODE(_MM_DENORMALS_ZERO_ON);
+  Device device;
+  device.threads = runtime.threads_per_rank > 0 ? int(runtime.threads_per_rank) : available_cores();
+  return device;
+}
+
+DType compute_dtype(const RuntimeConfig& runtime) {
+  switch (runtime.precision) {
+    case RuntimeConfig::Precision::bf16: return DType::bf16;
+    case RuntimeConfig::Precision::fp64: return DType::f64;
+    case RuntimeConfig::Precision::fp32:
+    case RuntimeConfig::Precision::automatic: break;
+  }
+  return DType::f32;
+}
+
+double measure_peak_tflops(const Device& device, DType dtype) {
+  constexpr std::int64_t kSize = 1024;
+  Arena scratch(device, "peak measurement");
+  Context context{device, scratch};
+  Tensor a = scratch.tensor({kSize, kSize}, dtype), b = scratch.tensor({kSize, kSize}, dtype), c = scratch.tensor({kSize, kSize}, accumulator_of(dtype));
+  fill(context, a, 0.5);
+  fill(context, b, 0.25);
+  matmul(context, a, Trans::no, b, Trans::no, c, Accumulate::no);
+  double best = 0;
+  for (int round = 0; round < 3; ++round) {
+    auto begin = std::chrono::steady_clock::now();
+    matmul(context, a, Trans::no, b, Trans::no, c, Accumulate::no);
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    best = std::max(best, 2e-12 * double(kSize * kSize * kSize) / seconds);
+  }
+  return best;
+}
+
+std::int64_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return std::int64_t(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace af

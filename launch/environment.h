@@ -1,0 +1,21 @@
+// What the process finds around it at its start.
+#pragma once
+#include <cstdint>
+
+#include "core/device.h"
+#include "core/dtype.h"
+#include "launch/config.h"
+
+namespace af {
+
+// Cores that this process may use (its affinity mask, not the machine's).
+int available_cores();
+// The device of this rank, with denormals flushed to zero on the CPU (a thread that meets them slows to a crawl).
+// Must be called before the first parallel region: OpenMP's threads inherit the setting.
+Device start_device(const RuntimeConfig& runtime);
+DType compute_dtype(const RuntimeConfig& runtime);
+// TFLOP/s of our own matmul at a favourable size, measured for some 20 ms: the peak that the MFU refers to where none is given.
+double measure_peak_tflops(const Device& device, DType dtype);
+std::int64_t peak_resident_bytes();
+
+}  // namespace af
