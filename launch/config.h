@@ -20,7 +20,7 @@ struct InitConfig {
 };
 
 struct TokenizerConfig {
-  std::string path;   // folder with tokenizer.json, or "bytes"; empty: not given. Checked against the datasets, copied by export-hf
+  std::string path;   // "bytes", or a folder with tokenizer.json; empty: not given. Checked against the datasets, copied by export-hf
   std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 };
 
@@ -67,8 +67,6 @@ struct DataSource {
   std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 };
 
-enum class Packing { sequential };  // documents one after the other, cut at the sequences' ends
-
 struct TrainLength {
   enum class Unit { tokens, samples, iters };
   Unit unit = Unit::iters;
@@ -91,11 +89,9 @@ struct StageConfig {
   std::int64_t global_batch_size = 1;  // sequences per optimizer step
   LrConfig lr;
   std::vector<DataSource> data;
-  Packing packing = Packing::sequential;
-  RopeSettings rope;  // rope_theta, rope_scaling; default: the model's
-  RecomputeSettings
-      recompute;  // recompute_granularity, recompute_modules (flags are set with `selective` only), recompute_method, recompute_num_layers
-  BalanceSettings moe = kDefaultMoe;  // moe_router_load_balancing_type, moe_aux_loss_coeff, moe_z_loss_coeff
+  RopeSettings rope;            // rope_theta, rope_scaling; default: the model's
+  RecomputeSettings recompute;  // the modules' flags are set with `selective` only
+  BalanceSettings moe = kDefaultMoe;
   OptimizerConfig optimizer;
   std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 

@@ -17,9 +17,4 @@ Config parse_config(const std::string& text, const std::string& name, const std:
 // The resolved configuration: every key in force, the model field by field. Parses back to the same Config.
 std::string to_yaml(const Config& config);
 
-// Messages for the files that the configuration names and that are not there: checked before training, not before a dry run.
-std::vector<std::string> missing_files(const Config& config);
-// What is allowed but seldom meant, one message each: sequences longer than max_position_embeddings, a stage that rounds off tokens.
-std::vector<std::string> warnings(const Config& config);
-
 }  // namespace af

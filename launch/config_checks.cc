@@ -1,0 +1,52 @@
+#include "launch/config_checks.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "launch/lr_schedule.h"
+
+namespace af {
+
+std::vector<std::string> missing_files(const Config& config) {
+  std::vector<std::string> out;
+  const auto check = [&](const std::string& where, const std::string& path) {
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) out.push_back(fmt::format("{}: there is no {}", where, path));
+  };
+  if (config.init.from != InitConfig::From::random) check(config.init.where, config.init.path);
+  if (!config.tokenizer.path.empty() && config.tokenizer.path != "bytes") check(config.tokenizer.where, config.tokenizer.path);
+  for (const StageConfig& stage : config.stages) {
+    for (const DataSource& source : stage.data) check(source.where, source.path);
+  }
+  for (const DataSource& source : config.validation.data) check(source.where, source.path);
+  return out;
+}
+
+std::vector<std::string> warnings(const Config& config) {
+  std::vector<std::string> out;
+  for (const StageConfig& stage : config.stages) {
+    const auto say = [&](const std::string& message) { out.push_back(fmt::format("stage {}: {}", stage.name, message)); };
+    const std::int64_t trained = config.model.max_position_embeddings;
+    if (stage.seq_length > trained && !stage.rope.yarn && stage.rope.theta <= config.model.rope.theta) {
+      say(fmt::format("seq_length {} is beyond max_position_embeddings {} and RoPE is as before; raise rope_theta or give rope_scaling",
+                      stage.seq_length, trained));
+    }
+    if (stage.rope.yarn && double(stage.seq_length) > stage.rope.yarn->factor * double(stage.rope.yarn->original_max_position_embeddings)) {
+      say(fmt::format("seq_length {} is beyond YaRN's factor {} x {}", stage.seq_length, stage.rope.yarn->factor,
+                      stage.rope.yarn->original_max_position_embeddings));
+    }
+    const bool in_tokens = stage.length.unit == TrainLength::Unit::tokens;
+    const std::int64_t step = in_tokens ? stage.tokens_per_iteration() : stage.global_batch_size;
+    if (stage.length.unit != TrainLength::Unit::iters && stage.length.amount % step != 0) {
+      say(fmt::format("{} {} are {} whole steps; the last {} are not trained", stage.length.amount, in_tokens ? "tokens" : "samples",
+                      stage.train_iters(), stage.length.amount % step));
+    }
+    if (stage.lr.lr_decay_iters && *stage.lr.lr_decay_iters > stage.train_iters()) {
+      say(fmt::format("lr_decay_iters {} is beyond the stage's {} iterations: min_lr is not reached", *stage.lr.lr_decay_iters, stage.train_iters()));
+    }
+  }
+  return out;
+}
+
+}  // namespace af

@@ -1,0 +1,17 @@
+// What a configuration that is right in itself may still get wrong in the world around it.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "launch/config.h"
+
+namespace af {
+
+// "run.yaml:12:15: stages.0.data.1.path: there is no file x.h5", one for each file or folder that is named and not there.
+// Checked before training; a dry run only mentions them.
+std::vector<std::string> missing_files(const Config& config);
+
+// What is allowed but seldom meant: sequences longer than max_position_embeddings, tokens that make no whole step, ...
+std::vector<std::string> warnings(const Config& config);
+
+}  // namespace af
