@@ -1,0 +1,104 @@
+#include "data/chat.h"
+
+#include <algorithm>
+#include <array>
+
+#include "core/error.h"
+#include "data/json.h"
+
+namespace af {
+namespace {
+
+struct Tag {
+  std::string_view open, close;
+  Role role;
+};
+constexpr std::array kAssistantTags{Tag{"<think>", "</think>", Role::thought}, Tag{"<tool_call>", "</tool_call>", Role::action},
+                                    Tag{"<answer>", "</answer>", Role::answer}};
+constexpr std::array kResponseTag{Tag{"<tool_response>", "</tool_response>", Role::observation}};
+
+struct Segment {  // of a message's text; ends in bytes
+  std::size_t end;
+  Role role;
+};
+
+// Cuts a text at the tags: what lies inside one, tags included, has its role, the rest `outside`.
+std::vector<Segment> segments_by(std::span<const Tag> tags, std::string_view text, Role outside) {
+  std::vector<Segment> segments;
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const Tag* nearest = nullptr;
+    std::size_t begin = text.size();
+    for (const Tag& tag : tags) {
+      std::size_t found = text.find(tag.open, at);
+      if (found < begin) begin = found, nearest = &tag;
+    }
+    if (begin > at) segments.push_back({begin, outside});
+    if (!nearest) break;
+    std::size_t close = text.find(nearest->close, begin + nearest->open.size());
+    at = close == std::string_view::npos ? text.size() : close + nearest->close.size();
+    segments.push_back({at, nearest->role});
+  }
+  return segments;
+}
+
+std::vector<Segment> segments_of(const Message& message) {
+  std::string_view text = message.content;
+  if (message.role == "system") return {{text.size(), Role::system}};
+  if (message.role == "tool") return {{text.size(), Role::observation}};
+  if (message.role == "user") {
+    std::size_t first = text.find_first_not_of(" \t\r\n");
+    bool response = first != std::string_view::npos && text.substr(first).starts_with(kResponseTag[0].open);
+    return response ? segments_by(kResponseTag, text, Role::user) : std::vector<Segment>{{text.size(), Role::user}};
+  }
+  std::vector<Segment> segments = segments_by(kAssistantTags, text, Role::other);
+  bool untagged = segments.size() <= 1 && (segments.empty() || segments[0].role == Role::other);
+  return untagged ? std::vector<Segment>{{text.size(), Role::answer}} : segments;
+}
+
+void mark(std::vector<RoleRun>& runs, std::int64_t begin, std::int64_t end, Role role) {
+  if (role == Role::other || begin == end) return;
+  if (!runs.empty() && runs.back().end == begin && runs.back().role == role) {
+    runs.back().end = end;
+  } else {
+    runs.push_back({begin, end, role});
+  }
+}
+
+}  // namespace
+
+void render_chat(const Tokenizer& tokenizer, std::span<const Message> messages, SpecialTokens specials, Document& out) {
+  for (const Message& message : messages) {
+    out.tokens.push_back(tokenizer.special_token("<|im_start|>"));
+    tokenizer.encode(message.role + "\n", SpecialTokens::split, out.tokens);
+    // Tokenized as one text, so that ids do not depend on roles; a token belongs to the segment that holds its first byte.
+    std::vector<Segment> segments = segments_of(message);
+    std::size_t token = out.tokens.size(), byte = 0;
+    tokenizer.encode(message.content, specials, out.tokens);
+    for (const Segment& segment : segments) {
+      std::size_t begin = token;
+      for (; token < out.tokens.size() && byte < segment.end; ++token) byte += tokenizer.bytes_of(out.tokens[token]).size();
+      mark(out.roles, std::int64_t(begin), std::int64_t(token), segment.role);
+    }
+    mark(out.roles, std::int64_t(token), std::int64_t(token) + 1, segments.empty() ? Role::other : segments.back().role);
+    out.tokens.push_back(tokenizer.special_token("<|im_end|>"));
+    tokenizer.encode("\n", SpecialTokens::split, out.tokens);
+  }
+}
+
+std::vector<Message> messages_from(const JsonView& json) {
+  static constexpr std::array kRoles{"system", "user", "assistant", "tool"};
+  std::vector<Message> messages;
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    JsonView entry = json[i];
+    Message message{entry["role"].string(), entry["content"].string()};
+    if (std::find(kRoles.begin(), kRoles.end(), message.role) == kRoles.end()) {
+      user_error("{}: '{}' is none of system, user, assistant, tool", entry["role"].where(), message.role);
+    }
+    messages.push_back(std::move(message));
+  }
+  if (messages.empty()) user_error("{}: there are no messages", json.where());
+  return messages;
+}
+
+}  // namespace af
