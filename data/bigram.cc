@@ -33,7 +33,7 @@ std::uint64_t pair_key(std::int64_t a, std::uint32_t b) { return std::uint64_t(a
 }  // namespace
 
 BigramLoss bigram_loss(TokenDataset& train, TokenDataset& heldout) {
-  if (train.info().tokenizer_sha256 != heldout.info().tokenizer_sha256) {
+  if (train.info().tokenizer_sha256 != heldout.info().tokenizer_sha256 || train.info().vocab_size != heldout.info().vocab_size) {
     user_error("{} and {} were made with different tokenizers: their losses cannot be compared", train.path(), heldout.path());
   }
   const std::size_t vocab = std::size_t(train.info().vocab_size);

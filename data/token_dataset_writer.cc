@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <utility>
 
 #include "core/error.h"
+#include "data/file.h"
 #include "data/token_dataset.h"
 
 namespace af {
@@ -102,6 +104,7 @@ void TokenDatasetWriter::close() {
   token_data_.reset(), offset_data_.reset(), counted_data_.reset(), role_data_.reset();
   file_->close();
   if (std::rename(temporary_path_.c_str(), path_.c_str()) != 0) user_error("{}: cannot be renamed to {}", temporary_path_, path_);
+  sync_folder(std::filesystem::absolute(path_).parent_path().string());
   file_.reset();
 }
 

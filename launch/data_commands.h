@@ -1,0 +1,11 @@
+// The commands of af_data (launch/data_main.cc). Each returns the exit code and throws UserError.
+#pragma once
+#include "launch/arguments.h"
+
+namespace af {
+
+Command tokenize_command();  // text and chat messages -> token dataset
+Command inspect_command();   // what a token dataset holds; the bigram baseline
+Command verify_command();    // reads all of it and checks it
+
+}  // namespace af

@@ -1,0 +1,7 @@
+// af_data: makes, shows and checks token datasets.
+#include "launch/data_commands.h"
+
+int main(int argc, char** argv) {
+  return af::run_program({"af_data", "makes, shows and checks token datasets", {af::tokenize_command(), af::inspect_command(), af::verify_command()}},
+                         argc, argv);
+}
