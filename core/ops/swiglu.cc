@@ -67,9 +67,8 @@ void swiglu_backward(const Context& context, const Tensor& dy, const Tensor& gat
                      const Tensor& d_row_scale) {
   AF_CHECK(gate_up.rows() == dy.rows() && gate_up.cols() == 2 * dy.cols() && d_gate_up.shape == gate_up.shape,
            "swiglu_backward: dy {}, gate_up {}, d_gate_up {}", dy.shape.str(), gate_up.shape.str(), d_gate_up.shape.str());
-  AF_CHECK(
-      row_scale.empty() == d_row_scale.empty() && row_scale.empty() == (row_scale.numel() != dy.rows()) && d_row_scale.numel() == row_scale.numel(),
-      "swiglu_backward: row_scale {} and d_row_scale {} for {} rows", row_scale.shape.str(), d_row_scale.shape.str(), dy.rows());
+  AF_CHECK(row_scale.empty() == d_row_scale.empty() && (row_scale.empty() || (row_scale.numel() == dy.rows() && d_row_scale.numel() == dy.rows())),
+           "swiglu_backward: row_scale {} and d_row_scale {} for {} rows", row_scale.shape.str(), d_row_scale.shape.str(), dy.rows());
   dispatch(dy.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     for_each_row(context.device, dy.rows(), 2 * gate_up.cols(),
