@@ -26,7 +26,8 @@ H5Handle handle(hid_t id) {
 // The library prints its error stack to stderr unless told otherwise, per thread: so each entry point says it.
 void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 
-// The innermost entry of the library's error stack is the reason; the others say how it travelled.
+// The innermost entry of the library's error stack is the reason; the others say how it travelled. Every call into the
+// library empties the stack: a handle used by a call that may fail must outlive its expression.
 std::string reason() {
   std::string text;
   auto visit = [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
@@ -125,7 +126,8 @@ T read_number(const H5Handle& file, const std::string& where, const std::string&
   if (H5Tget_class(stored.id()) != expected)
     user_error("{}: the attribute '{}' is not {}", where, name, expected == H5T_INTEGER ? "an integer" : "a number");
   T value{};
-  if (H5Aread(attribute.id(), library_type(type).id(), &value) < 0) fail(where, fmt::format("cannot read the attribute '{}'", name));
+  H5Handle memory = library_type(type);
+  if (H5Aread(attribute.id(), memory.id(), &value) < 0) fail(where, fmt::format("cannot read the attribute '{}'", name));
   return value;
 }
 
@@ -215,7 +217,8 @@ void H5Dataset::read(std::span<const std::int64_t> begin, std::span<const std::i
   silence();
   AF_CHECK(memory_type == type_, "{}: {} read as {}", where(), name_of(type_), name_of(memory_type));
   auto [memory, file] = select(handle_, *this, begin, count);
-  if (H5Dread(handle_.id(), library_type(type_).id(), memory.id(), file.id(), H5P_DEFAULT, out) < 0) {
+  H5Handle element = library_type(type_);
+  if (H5Dread(handle_.id(), element.id(), memory.id(), file.id(), H5P_DEFAULT, out) < 0) {
     fail(where(), fmt::format("cannot read {}, the file is damaged", range_of(begin, count)));
   }
 }
@@ -224,7 +227,8 @@ void H5Dataset::write(std::span<const std::int64_t> begin, std::span<const std::
   silence();
   AF_CHECK(memory_type == type_, "{}: {} written as {}", where(), name_of(type_), name_of(memory_type));
   auto [memory, file] = select(handle_, *this, begin, count);
-  if (H5Dwrite(handle_.id(), library_type(type_).id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
+  H5Handle element = library_type(type_);
+  if (H5Dwrite(handle_.id(), element.id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
     fail(where(), fmt::format("cannot write {}", range_of(begin, count)));
   }
 }
@@ -251,7 +255,8 @@ H5File H5File::create(const std::string& path) {
   int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT, 0666);  // the system's own words for what is wrong with the path
   if (descriptor < 0) user_error("{}: cannot be created: {}", path, std::strerror(errno));
   ::close(descriptor);
-  H5Handle file = handle<H5Fclose>(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, file_access().id()));
+  H5Handle access = file_access();
+  H5Handle file = handle<H5Fclose>(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()));
   if (file.id() < 0) fail(path, "cannot be created");
   return H5File(std::move(file), path, true);
 }
@@ -262,7 +267,8 @@ H5File H5File::open(const std::string& path) {
   if (descriptor < 0) user_error("{}: cannot be opened: {}", path, std::strerror(errno));
   ::close(descriptor);
   if (H5Fis_hdf5(path.c_str()) <= 0) user_error("{}: not an HDF5 file, or one whose beginning is lost", path);
-  H5Handle file = handle<H5Fclose>(H5Fopen(path.c_str(), H5F_ACC_RDONLY, file_access().id()));
+  H5Handle access = file_access();
+  H5Handle file = handle<H5Fclose>(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id()));
   if (file.id() < 0) fail(path, "the HDF5 file is damaged or was not written to its end");
   return H5File(std::move(file), path, false);
 }
@@ -308,9 +314,9 @@ H5Dataset H5File::create_dataset(const std::string& name, H5Type type, const std
     H5Pset_chunk(properties.id(), int(chunk.size()), chunk.data());
     if (layout.fletcher32) H5Pset_fletcher32(properties.id());
   }
+  H5Handle element = library_type(type);
   H5Handle space = handle<H5Sclose>(shape.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(int(size.size()), size.data(), most.data()));
-  H5Handle dataset =
-      handle<H5Dclose>(H5Dcreate2(handle_.id(), name.c_str(), library_type(type).id(), space.id(), H5P_DEFAULT, properties.id(), H5P_DEFAULT));
+  H5Handle dataset = handle<H5Dclose>(H5Dcreate2(handle_.id(), name.c_str(), element.id(), space.id(), H5P_DEFAULT, properties.id(), H5P_DEFAULT));
   if (dataset.id() < 0) fail(path_, fmt::format("cannot create the dataset '{}'", name));
   return H5Dataset(std::move(dataset), path_, name);
 }
