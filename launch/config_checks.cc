@@ -36,12 +36,6 @@ std::vector<std::string> warnings(const Config& config) {
       say(fmt::format("seq_length {} is beyond YaRN's factor {} x {}", stage.seq_length, stage.rope.yarn->factor,
                       stage.rope.yarn->original_max_position_embeddings));
     }
-    const bool in_tokens = stage.length.unit == TrainLength::Unit::tokens;
-    const std::int64_t step = in_tokens ? stage.tokens_per_iteration() : stage.global_batch_size;
-    if (stage.length.unit != TrainLength::Unit::iters && stage.length.amount % step != 0) {
-      say(fmt::format("{} {} are {} whole steps; the last {} are not trained", stage.length.amount, in_tokens ? "tokens" : "samples",
-                      stage.train_iters(), stage.length.amount % step));
-    }
     if (stage.lr.lr_decay_iters && *stage.lr.lr_decay_iters > stage.train_iters()) {
       say(fmt::format("lr_decay_iters {} is beyond the stage's {} iterations: min_lr is not reached", *stage.lr.lr_decay_iters, stage.train_iters()));
     }

@@ -11,7 +11,7 @@ namespace af {
 // Checked before training; a dry run only mentions them.
 std::vector<std::string> missing_files(const Config& config);
 
-// What is allowed but seldom meant: sequences longer than max_position_embeddings, tokens that make no whole step, ...
+// What is allowed but seldom meant: sequences longer than max_position_embeddings.
 std::vector<std::string> warnings(const Config& config);
 
 }  // namespace af

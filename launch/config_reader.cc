@@ -13,11 +13,12 @@
 namespace af {
 namespace {
 
-std::string describe_range(Range range) {
-  std::string low = fmt::format("{} {}", range.low_open ? "above" : "at least", range.low);
-  std::string high = fmt::format("{} {}", range.high_open ? "below" : "at most", range.high);
-  if (range.high == kUnbounded) return low;
-  return range.low == -kUnbounded ? high : low + " and " + high;
+// Nothing where every number will do.
+std::string describe_range(const char* before, Range range) {
+  const std::string low = fmt::format("{}{} {}", before, range.low_open ? "above" : "at least", range.low);
+  const std::string high = fmt::format("{} {}", range.high_open ? "below" : "at most", range.high);
+  if (range.low == -kUnbounded) return "";
+  return range.high == kUnbounded ? low : low + " and " + high;
 }
 
 bool inside(Range range, double value) {
@@ -157,17 +158,17 @@ const YamlNode* ConfigReader::scalar(const char* name, Need need, const char* ex
   return nullptr;
 }
 
-bool ConfigReader::parse_real(const YamlNode& node, const std::string& path, Range range, double& value) {
+bool ConfigReader::parse_real(const YamlNode& node, const std::string& path, Range range, double& value, const char* otherwise) {
   double given = 0;
   if (node.kind != YamlNode::Kind::scalar || node.quoted || !to_double(node.text, given) || !inside(range, given)) {
-    wrong(node, path, range.low == -kUnbounded && range.high == kUnbounded ? "a number" : "a number " + describe_range(range));
+    wrong(node, path, "a number" + describe_range(" ", range) + otherwise);
     return false;
   }
   value = given;
   return true;
 }
 
-bool ConfigReader::parse_integer(const YamlNode& node, const std::string& path, Range range, std::int64_t& value) {
+bool ConfigReader::parse_integer(const YamlNode& node, const std::string& path, Range range, std::int64_t& value, const char* otherwise) {
   double real = 0;
   std::int64_t given = 0;
   const char *begin = node.text.data(), *end = begin + node.text.size();
@@ -178,7 +179,7 @@ bool ConfigReader::parse_integer(const YamlNode& node, const std::string& path, 
     given = whole ? std::int64_t(real) : 0;
   }
   if (!whole || !inside(range, double(given))) {
-    wrong(node, path, range.low == -kUnbounded && range.high == kUnbounded ? "a whole number" : "a whole number, " + describe_range(range));
+    wrong(node, path, "a whole number" + describe_range(", ", range) + otherwise);
     return false;
   }
   value = given;
@@ -198,7 +199,7 @@ void ConfigReader::real_or_auto(const char* name, double& value, Range range) {
   if (node != nullptr && node->text == "auto")
     value = 0;
   else if (node != nullptr)
-    parse_real(*node, path_of(name), range, value);
+    parse_real(*node, path_of(name), range, value, ", or auto");
 }
 
 void ConfigReader::integer_or_auto(const char* name, std::int64_t& value, Range range) {
@@ -206,7 +207,7 @@ void ConfigReader::integer_or_auto(const char* name, std::int64_t& value, Range 
   if (node != nullptr && node->text == "auto")
     value = 0;
   else if (node != nullptr)
-    parse_integer(*node, path_of(name), range, value);
+    parse_integer(*node, path_of(name), range, value, ", or auto");
 }
 
 void ConfigReader::boolean(const char* name, bool& value, Need need) {

@@ -60,8 +60,8 @@ class ConfigReader : public Fields {
   const YamlNode* scalar(const char* name, Need need, const char* expected);
   void missing(const char* name, Need need);
   void wrong(const YamlNode& node, const std::string& path, const std::string& expected);
-  bool parse_real(const YamlNode& node, const std::string& path, Range range, double& value);
-  bool parse_integer(const YamlNode& node, const std::string& path, Range range, std::int64_t& value);
+  bool parse_real(const YamlNode& node, const std::string& path, Range range, double& value, const char* otherwise = "");
+  bool parse_integer(const YamlNode& node, const std::string& path, Range range, std::int64_t& value, const char* otherwise = "");
   std::string path_of(const char* name) const;
   std::string answer(const Unknown& unknown) const;
 

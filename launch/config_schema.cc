@@ -214,22 +214,23 @@ void describe_lr(Fields& f, LrConfig& lr) {
   }
 }
 
-void check_lr(Fields& f, const LrConfig& lr, const StageSteps& steps) {
+void check_lr(Fields& f, const LrConfig& lr) {
   const int warmups = int(lr.lr_warmup_fraction.has_value()) + int(lr.lr_warmup_iters.has_value()) + int(lr.lr_warmup_samples.has_value());
   if (warmups > 1) f.error("", "has several of lr_warmup_fraction, lr_warmup_iters, lr_warmup_samples; give one");
   if (lr.min_lr > lr.lr) f.error("min_lr", fmt::format("is {}; it must be at most lr, {}", lr.min_lr, lr.lr));
   if (lr.lr_warmup_init > lr.lr) f.error("lr_warmup_init", fmt::format("is {}; it must be at most lr, {}", lr.lr_warmup_init, lr.lr));
+  if (lr.lr_decay_style == LrDecayStyle::wsd && !lr.lr_wsd_decay_iters) f.error("", "lr_wsd_decay_iters is missing: the length of WSD's last phase");
+}
+
+void check_lr_lengths(Fields& f, const LrConfig& lr, const StageSteps& steps) {
   const std::int64_t decay = lr.lr_decay_iters.value_or(steps.train_iters);
-  const double decay_samples = double(decay) * double(steps.global_batch_size);
-  if (warmups == 1 && warmup_samples(lr, steps) >= decay_samples && lr.lr_decay_style != LrDecayStyle::constant) {
+  const double warmup = warmup_samples(lr, steps), end = double(decay) * double(steps.global_batch_size);
+  if (warmup >= end && lr.lr_decay_style != LrDecayStyle::constant) {
     f.error(lr.lr_warmup_iters ? "lr_warmup_iters" : "lr_warmup_samples",
-            fmt::format("the warm-up of {} samples must end before the decay does, after {} ({} iterations of {})", warmup_samples(lr, steps),
-                        decay_samples, decay, steps.global_batch_size));
+            fmt::format("the warm-up of {} samples must end before the decay does, after {} ({} iterations of {})", warmup, end, decay,
+                        steps.global_batch_size));
   }
-  if (lr.lr_decay_style != LrDecayStyle::wsd) return;
-  if (!lr.lr_wsd_decay_iters) {
-    f.error("", "lr_wsd_decay_iters is missing: the length of WSD's last phase");
-  } else if (*lr.lr_wsd_decay_iters > decay) {
+  if (lr.lr_decay_style == LrDecayStyle::wsd && *lr.lr_wsd_decay_iters > decay) {
     f.error("lr_wsd_decay_iters", fmt::format("is {}; it must be at most the {} iterations of the decay", *lr.lr_wsd_decay_iters, decay));
   }
 }
@@ -296,8 +297,10 @@ void describe_stage(Fields& f, StageConfig& stage) {
   f.section(
       "lr",
       [&] {
+        const std::size_t lr_errors = f.errors();
         describe_lr(f, stage.lr);
-        if (f.reading() && f.errors() == errors) check_lr(f, stage.lr, stage.steps());
+        if (f.errors() == lr_errors) check_lr(f, stage.lr);
+        if (f.reading() && f.errors() == errors) check_lr_lengths(f, stage.lr, stage.steps());
       },
       Need::required);
   describe_data(f, stage.data, Weights::yes, Need::required);

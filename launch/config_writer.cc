@@ -26,6 +26,14 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
+// 1.0e-08, not 1e-08: parsers of YAML 1.1 take a number for text where it has an exponent and no point.
+std::string number(double value) {
+  std::string text = fmt::format("{}", value);
+  const std::size_t exponent = text.find('e');
+  if (exponent != std::string::npos && text.find('.') == std::string::npos) text.insert(exponent, ".0");
+  return text;
+}
+
 }  // namespace
 
 void ConfigWriter::put(const std::string& name, const std::string& value) {
@@ -33,7 +41,7 @@ void ConfigWriter::put(const std::string& name, const std::string& value) {
   dash_ = false;
 }
 
-void ConfigWriter::real(const char* name, double& value, Range, Need) { put(name, fmt::format("{}", value)); }
+void ConfigWriter::real(const char* name, double& value, Range, Need) { put(name, number(value)); }
 void ConfigWriter::integer(const char* name, std::int64_t& value, Range, Need) { put(name, fmt::format("{}", value)); }
 void ConfigWriter::boolean(const char* name, bool& value, Need) { put(name, value ? "true" : "false"); }
 void ConfigWriter::text(const char* name, std::string& value, Need) {
@@ -43,7 +51,7 @@ void ConfigWriter::integers(const char* name, std::vector<std::int64_t>& values)
 void ConfigWriter::words(const char* name, std::vector<std::string>& values, const std::vector<std::string>&) {
   put(name, fmt::format("[{}]", fmt::join(values, ", ")));
 }
-void ConfigWriter::real_or_auto(const char* name, double& value, Range) { put(name, value == 0 ? "auto" : fmt::format("{}", value)); }
+void ConfigWriter::real_or_auto(const char* name, double& value, Range) { put(name, value == 0 ? "auto" : number(value)); }
 void ConfigWriter::integer_or_auto(const char* name, std::int64_t& value, Range) { put(name, value == 0 ? "auto" : fmt::format("{}", value)); }
 
 void ConfigWriter::begin_section(const char* name, Need) {

@@ -142,7 +142,7 @@ ModelConfig model_preset(const std::string& name) {
     if (name == preset.name) return preset.config;
   }
   std::string near = nearest(name, model_preset_names()), all = fmt::format("{}", fmt::join(model_preset_names(), ", "));
-  user_error("no preset is called '{}'{}; there are {}", name, near.empty() ? "" : "; did you mean " + near + "?", all);
+  user_error("no preset is called '{}'{}; there are {}", name, near.empty() ? "" : " (did you mean " + near + "?)", all);
 }
 
 std::vector<std::string> model_preset_names() {
