@@ -109,6 +109,10 @@ inline Mask<T> lane_numbers() {
   for (int i = 0; i < kLanes<T>; ++i) m[i] = i;
   return m;
 }
+template <class T>
+inline Mask<T> first_lanes(std::int64_t n) {  // -1 in the first n
+  return lane_numbers<T>() < decltype(Mask<T>{}[0] + 0)(n);
+}
 
 template <class T>
 inline T sum(Vector<T> v) {  // pairwise

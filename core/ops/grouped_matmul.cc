@@ -27,7 +27,8 @@ void check_types(const Tensor& a, const Tensor& b, const Tensor& c) {
 }  // namespace
 
 void grouped_matmul(const Context& context, const Tensor& a, const Tensor& b, Trans trans_b, std::span<const std::int64_t> offsets, const Tensor& c) {
-  AF_CHECK(a.shape.rank == 2 && b.shape.rank == 3 && c.shape.rank == 2, "grouped matmul: {} by {} into {}", a.shape.str(), b.shape.str(), c.shape.str());
+  AF_CHECK(a.shape.rank == 2 && b.shape.rank == 3 && c.shape.rank == 2, "grouped matmul: {} by {} into {}", a.shape.str(), b.shape.str(),
+           c.shape.str());
   const bool tb = trans_b == Trans::yes;
   const std::int64_t experts = b.shape[0], depth = b.shape[tb ? 2 : 1], cols = b.shape[tb ? 1 : 2];
   AF_CHECK(a.cols() == depth && c.cols() == cols && a.rows() == c.rows(), "grouped matmul: {} by {}{} into {}", a.shape.str(), b.shape.str(),
@@ -51,9 +52,11 @@ void grouped_matmul(const Context& context, const Tensor& a, const Tensor& b, Tr
   micro::multiply_all(context, products);
 }
 
-void grouped_matmul_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x, std::span<const std::int64_t> offsets, const Tensor& dw) {
-  AF_CHECK(dy.shape.rank == 2 && x.shape.rank == 2 && dw.shape.rank == 3 && dy.rows() == x.rows() && dw.shape[1] == dy.cols() && dw.shape[2] == x.cols(),
-           "grouped weight gradient: {}^T by {} into {}", dy.shape.str(), x.shape.str(), dw.shape.str());
+void grouped_matmul_weight_gradient(const Context& context, const Tensor& dy, const Tensor& x, std::span<const std::int64_t> offsets,
+                                    const Tensor& dw) {
+  AF_CHECK(
+      dy.shape.rank == 2 && x.shape.rank == 2 && dw.shape.rank == 3 && dy.rows() == x.rows() && dw.shape[1] == dy.cols() && dw.shape[2] == x.cols(),
+      "grouped weight gradient: {}^T by {} into {}", dy.shape.str(), x.shape.str(), dw.shape.str());
   check_types(dy, x, dw);
   const std::int64_t experts = dw.shape[0];
   check_offsets(offsets, experts, dy.rows());

@@ -15,8 +15,8 @@ void matmul(const Context& context, const Tensor& a, Trans trans_a, const Tensor
                (b.dtype == DType::f64) == (c.dtype == DType::f64),
            "matmul: {} times {} into {}", name_of(a.dtype), name_of(b.dtype), name_of(c.dtype));
   if constexpr (!simd::kFast) return matmul_cblas(context, a, trans_a, b, trans_b, c, accumulate);
-  const micro::Product product{{a.data, a.dtype, a.stride, !ta}, {b.data, b.dtype, b.stride, tb}, rows, cols, depth,
-                               c.data, c.dtype, c.stride, accumulate == Accumulate::yes};
+  const micro::Product product{{a.data, a.dtype, a.stride, !ta}, {b.data, b.dtype, b.stride, tb}, rows, cols, depth, c.data, c.dtype, c.stride,
+                               accumulate == Accumulate::yes};
   micro::multiply_all(context, {&product, 1});
 }
 

@@ -56,41 +56,57 @@ constexpr Kernel<T> kernel_of(int rows, int vectors, std::integer_sequence<int, 
 
 template <class T>
 void multiply(std::int64_t rows, std::int64_t cols, std::int64_t depth, Left<T> left, Right<T> right, T* c, std::int64_t c_stride, bool add) {
-  const Panels panels(int(simd::padded<T>(cols) / kLanes<T>));
+  constexpr int L = kLanes<T>;
+  const Panels panels(int(simd::padded<T>(right.cols) / L));
   const std::int64_t groups = (rows + kRows - 1) / kRows;
   for (std::int64_t g = 0; g < groups; ++g) {
     const std::int64_t begin = g * rows / groups, end = (g + 1) * rows / groups;  // 9 rows are 4 and 5, not 8 and 1
     for (int p = 0; p < panels.count; ++p) {
-      const std::int64_t column = std::int64_t(panels.begin(p)) * kLanes<T>;
-      const int width = panels.width(p);
-      const int tail = int(std::min<std::int64_t>(kLanes<T>, cols - column - (width - 1) * kLanes<T>));
-      kernel_of<T>(int(end - begin), width, std::make_integer_sequence<int, kRows * kVectors>())(
-          depth, left.from_row(begin), right.panel(panels, p), right.panel_stride(panels, p), c + begin * c_stride + column, c_stride, tail, add);
+      const std::int64_t column = std::int64_t(panels.begin(p)) * L, left_cols = cols - column;
+      if (left_cols <= 0) break;
+      const int width = int(std::min<std::int64_t>(panels.width(p), (left_cols + L - 1) / L));
+      const int tail = int(std::min<std::int64_t>(L, left_cols - (width - 1) * L));
+      const T* panel = right.data + column * (right.stride ? 1 : right.depth);
+      const std::int64_t stride = right.stride ? right.stride : panels.width(p) * L;
+      kernel_of<T>(int(end - begin), width, std::make_integer_sequence<int, kRows * kVectors>())(depth, left.from_row(begin), panel, stride,
+                                                                                                 c + begin * c_stride + column, c_stride, tail, add);
     }
   }
 }
 
 template <class T, class S>
-void pack_rows(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to) {
-  const Panels panels(int(simd::padded<T>(cols) / kLanes<T>));
-  for (int p = 0; p < panels.count; ++p) {
-    const std::int64_t column = std::int64_t(panels.begin(p)) * kLanes<T>;
-    const std::int64_t width = std::int64_t(panels.width(p)) * kLanes<T>;
-    copy_rows(from + column, stride, depth, std::min(width, cols - column), to + column * depth, width);
-  }
-}
-
-template <class T, class S>
-void copy_rows(const S* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, T* to, std::int64_t to_stride) {
-  const std::int64_t whole = cols / kLanes<T> * kLanes<T>;
+void load_rows(const S* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, T* to, std::int64_t to_stride) {
+  constexpr int L = kLanes<T>;
+  const std::int64_t whole = cols / L * L;
   for (std::int64_t i = 0; i < rows; ++i, from += stride, to += to_stride) {
-    for (std::int64_t j = 0; j < whole; j += kLanes<T>) simd::store(to + j, simd::load(from + j));
+    for (std::int64_t j = 0; j < whole; j += L) simd::store(to + j, simd::load(from + j));
     if (whole < cols) simd::store(to + whole, simd::load_first(from + whole, int(cols - whole)));
   }
 }
 
 template <class T, class S>
-void pack_columns(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to) {
+void store_rows(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, S* to, std::int64_t to_stride) {
+  constexpr int L = kLanes<T>;
+  const std::int64_t whole = cols / L * L;
+  for (std::int64_t i = 0; i < rows; ++i, from += stride, to += to_stride) {
+    for (std::int64_t j = 0; j < whole; j += L) simd::store(to + j, simd::load(from + j));
+    if (whole < cols) simd::store_first(to + whole, simd::load_first(from + whole, int(cols - whole)), int(cols - whole));
+  }
+}
+
+template <class T, class S>
+Right<T> pack_rows(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to) {
+  const Panels panels(int(simd::padded<T>(cols) / kLanes<T>));
+  for (int p = 0; p < panels.count; ++p) {
+    const std::int64_t column = std::int64_t(panels.begin(p)) * kLanes<T>;
+    const std::int64_t width = std::int64_t(panels.width(p)) * kLanes<T>;
+    load_rows(from + column, stride, depth, std::min(width, cols - column), to + column * depth, width);
+  }
+  return {to, depth, cols};
+}
+
+template <class T, class S>
+Right<T> pack_columns(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to) {
   constexpr int L = kLanes<T>;
   const Panels panels(int(simd::padded<T>(cols) / L));
   for (int p = 0; p < panels.count; ++p) {
@@ -117,18 +133,19 @@ void pack_columns(const S* from, std::int64_t stride, std::int64_t depth, std::i
       }
     }
   }
+  return {to, depth, cols};
 }
 
+#define AF_INSTANTIATE(T, S)                                                                     \
+  template Right<T> pack_rows(const S*, std::int64_t, std::int64_t, std::int64_t, T*);           \
+  template Right<T> pack_columns(const S*, std::int64_t, std::int64_t, std::int64_t, T*);        \
+  template void load_rows(const S*, std::int64_t, std::int64_t, std::int64_t, T*, std::int64_t); \
+  template void store_rows(const T*, std::int64_t, std::int64_t, std::int64_t, S*, std::int64_t)
+AF_INSTANTIATE(float, float);
+AF_INSTANTIATE(float, simd::bf16_bits);
+AF_INSTANTIATE(double, double);
+#undef AF_INSTANTIATE
 template void multiply(std::int64_t, std::int64_t, std::int64_t, Left<float>, Right<float>, float*, std::int64_t, bool);
 template void multiply(std::int64_t, std::int64_t, std::int64_t, Left<double>, Right<double>, double*, std::int64_t, bool);
-template void pack_rows(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
-template void pack_rows(const simd::bf16_bits*, std::int64_t, std::int64_t, std::int64_t, float*);
-template void pack_rows(const double*, std::int64_t, std::int64_t, std::int64_t, double*);
-template void pack_columns(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
-template void pack_columns(const simd::bf16_bits*, std::int64_t, std::int64_t, std::int64_t, float*);
-template void pack_columns(const double*, std::int64_t, std::int64_t, std::int64_t, double*);
-template void copy_rows(const float*, std::int64_t, std::int64_t, std::int64_t, float*, std::int64_t);
-template void copy_rows(const simd::bf16_bits*, std::int64_t, std::int64_t, std::int64_t, float*, std::int64_t);
-template void copy_rows(const double*, std::int64_t, std::int64_t, std::int64_t, double*, std::int64_t);
 
 }  // namespace af::micro

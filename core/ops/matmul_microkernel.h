@@ -27,32 +27,30 @@ struct Panels {
   int width(int p) const { return vectors / count + (p < vectors % count); }
 };
 
-// The right operand [depth, cols]: either panels one after the other, each [depth, width], or rows at a stride.
+// The right operand [depth, cols]: rows at a stride, or (stride 0) panels one after the other, each [depth, width].
 template <class T>
 struct Right {
   const T* data;
-  std::int64_t stride;  // 0: in panels, otherwise elements from row to row
-  std::int64_t depth;   // of the whole panel
-  const T* panel(const Panels& panels, int p) const {
-    return data + std::int64_t(panels.begin(p)) * simd::kLanes<T> * (stride ? 1 : depth);
-  }
-  std::int64_t panel_stride(const Panels& panels, int p) const { return stride ? stride : panels.width(p) * simd::kLanes<T>; }
-  Right from_depth(const Panels&, std::int64_t k) const { return {data + k * stride, stride, depth}; }  // of rows only
+  std::int64_t depth, cols, stride = 0;
+  Right from_depth(std::int64_t k) const { return {data + k * stride, depth - k, cols, stride}; }  // not of panels
 };
 
-// c [rows, cols] (=, +=) left [rows, depth] right [depth, cols]; elements beyond cols are neither read nor written in c;
-// right is read in whole vectors.
+// c [rows, cols] (=, +=) left [rows, depth] right [depth, cols]: the first rows and columns, if the right operand has more.
+// Elements beyond cols are neither read nor written in c; right is read in whole vectors.
 template <class T>
 void multiply(std::int64_t rows, std::int64_t cols, std::int64_t depth, Left<T> left, Right<T> right, T* c, std::int64_t c_stride, bool add);
 
-// Packing into panels, converted to T, the last vector of a row padded by zeros. S: float, double or simd::bf16_bits.
-// from[k * stride + j] (rows of the result lie in rows) or from[j * stride + k] (in columns, to be transposed).
+// Packing into panels, converted to T, the last vector of a row padded by zeros. S: T or, for float, simd::bf16_bits.
+// Element (k, j) is from[k * stride + j] (pack_rows) or from[j * stride + k] (pack_columns, which transposes).
 template <class T, class S>
-void pack_rows(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to);
+Right<T> pack_rows(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to);
 template <class T, class S>
-void pack_columns(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to);
-// A plain copy: to [rows, to_stride], columns up to the next whole vector padded by zeros.
+Right<T> pack_columns(const S* from, std::int64_t stride, std::int64_t depth, std::int64_t cols, T* to);
+
+// Plain copies of rows that convert. `load_rows` pads to the next whole vector by zeros, `store_rows` writes cols elements.
 template <class T, class S>
-void copy_rows(const S* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, T* to, std::int64_t to_stride);
+void load_rows(const S* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, T* to, std::int64_t to_stride);
+template <class T, class S>
+void store_rows(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, S* to, std::int64_t to_stride);
 
 }  // namespace af::micro

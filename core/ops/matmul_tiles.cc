@@ -56,7 +56,7 @@ void with_type(DType dtype, const void* data, auto f) {
 }
 
 template <class T>
-void pack_right(const Factor& f, std::int64_t x, std::int64_t k, std::int64_t cols, std::int64_t depth, T* to) {
+Right<T> pack_right(const Factor& f, std::int64_t x, std::int64_t k, std::int64_t cols, std::int64_t depth, T* to) {
   with_type<T>(f.dtype, f.data, [&](auto* data) {
     if (f.depth_contiguous) {
       pack_columns(data + x * f.stride + k, f.stride, depth, cols, to);
@@ -64,6 +64,7 @@ void pack_right(const Factor& f, std::int64_t x, std::int64_t k, std::int64_t co
       pack_rows(data + k * f.stride + x, f.stride, depth, cols, to);
     }
   });
+  return {to, depth, cols};
 }
 
 // Rows x.. of the left factor: where they lie, or converted.
@@ -76,19 +77,9 @@ Left<T> left_rows(const Factor& f, std::int64_t x, std::int64_t k, std::int64_t 
   }
   const std::int64_t stride = simd::padded<T>(f.depth_contiguous ? depth : rows);
   with_type<T>(f.dtype, f.data, [&](auto* data) {
-    copy_rows(data + at, f.stride, f.depth_contiguous ? rows : depth, f.depth_contiguous ? depth : rows, copy, stride);
+    load_rows(data + at, f.stride, f.depth_contiguous ? rows : depth, f.depth_contiguous ? depth : rows, copy, stride);
   });
   return f.depth_contiguous ? Left<T>{copy, stride, 1} : Left<T>{copy, 1, stride};
-}
-
-// C's rows in bf16 are summed in T and rounded once.
-void round_rows(const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t cols, bf16_bits* to, std::int64_t to_stride) {
-  constexpr int L = kLanes<float>;
-  for (std::int64_t i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
-    const std::int64_t whole = cols / L * L;
-    for (std::int64_t j = 0; j < whole; j += L) simd::store(to + j, simd::load(from + j));
-    if (whole < cols) simd::store_first(to + whole, simd::load(from + whole), int(cols - whole));
-  }
 }
 
 template <class T>
@@ -97,23 +88,23 @@ void multiply_tile(const Product& p, std::int64_t i, std::int64_t rows, std::int
   const std::int64_t at = i * p.c_stride + j, c_stride = in_place ? p.c_stride : simd::padded<T>(cols);
   T* c = in_place ? static_cast<T*>(p.c) + at : scratch.c;
   if constexpr (sizeof(T) == 4) {
-    if (!in_place && p.add) copy_rows(static_cast<const bf16_bits*>(p.c) + at, p.c_stride, rows, cols, scratch.c, c_stride);
+    if (!in_place && p.add) load_rows(static_cast<const bf16_bits*>(p.c) + at, p.c_stride, rows, cols, scratch.c, c_stride);
   }
 
   const std::int64_t step = depth_step(p.depth), parts = (rows + kLeftRows - 1) / kLeftRows;
   std::int64_t k = 0;
   do {  // once even where K is 0
     const std::int64_t depth = std::min(step, p.depth - k);
-    pack_right(p.right, j, k, cols, depth, scratch.right);
+    const Right<T> right = pack_right(p.right, j, k, cols, depth, scratch.right);
     for (std::int64_t part = 0; part < parts; ++part) {
       const std::int64_t begin = part * rows / parts, end = (part + 1) * rows / parts;
       const Left<T> left = left_rows(p.left, i + begin, k, end - begin, depth, scratch.left);
-      multiply(end - begin, cols, depth, left, Right<T>{scratch.right, 0, depth}, c + begin * c_stride, c_stride, p.add || k > 0);
+      multiply(end - begin, cols, depth, left, right, c + begin * c_stride, c_stride, p.add || k > 0);
     }
     k += step;
   } while (k < p.depth);
-  if constexpr (sizeof(T) == 4) {
-    if (!in_place) round_rows(scratch.c, c_stride, rows, cols, static_cast<bf16_bits*>(p.c) + at, p.c_stride);
+  if constexpr (sizeof(T) == 4) {  // summed in fp32, rounded once
+    if (!in_place) store_rows(scratch.c, c_stride, rows, cols, static_cast<bf16_bits*>(p.c) + at, p.c_stride);
   }
 }
 

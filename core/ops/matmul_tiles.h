@@ -11,7 +11,7 @@ namespace af::micro {
 struct Factor {
   const void* data;
   DType dtype;
-  std::int64_t stride;  // elements between neighbours of the index that is not contiguous
+  std::int64_t stride;    // elements between neighbours of the index that is not contiguous
   bool depth_contiguous;  // element (x, k) is data[x * stride + k], otherwise data[k * stride + x]
 };
 

@@ -26,16 +26,24 @@ struct Owned {
 
   double get_flat(std::int64_t i) const {
     switch (tensor.dtype) {
-      case DType::f64: return static_cast<const double*>(tensor.data)[i];
-      case DType::f32: return static_cast<const float*>(tensor.data)[i];
-      default: return simd::widen(static_cast<const simd::bf16_bits*>(tensor.data)[i]);
+      case DType::f64:
+        return static_cast<const double*>(tensor.data)[i];
+      case DType::f32:
+        return static_cast<const float*>(tensor.data)[i];
+      default:
+        return simd::widen(static_cast<const simd::bf16_bits*>(tensor.data)[i]);
     }
   }
   void set_flat(std::int64_t i, double x) {
     switch (tensor.dtype) {
-      case DType::f64: static_cast<double*>(tensor.data)[i] = x; break;
-      case DType::f32: static_cast<float*>(tensor.data)[i] = float(x); break;
-      default: static_cast<simd::bf16_bits*>(tensor.data)[i] = simd::narrow<simd::bf16_bits>(x);
+      case DType::f64:
+        static_cast<double*>(tensor.data)[i] = x;
+        break;
+      case DType::f32:
+        static_cast<float*>(tensor.data)[i] = float(x);
+        break;
+      default:
+        static_cast<simd::bf16_bits*>(tensor.data)[i] = simd::narrow<simd::bf16_bits>(x);
     }
   }
   double get(std::int64_t i, std::int64_t j) const { return get_flat(i * tensor.stride + j); }

@@ -22,7 +22,8 @@ struct Case {
 };
 
 // Runs it on random factors with strided rows and compares with the sum in fp64 over the very numbers that are stored.
-void expect_product(const Case& t, int threads, void (*multiply)(const Context&, const Tensor&, Trans, const Tensor&, Trans, const Tensor&, Accumulate)) {
+void expect_product(const Case& t, int threads,
+                    void (*multiply)(const Context&, const Tensor&, Trans, const Tensor&, Trans, const Tensor&, Accumulate)) {
   const bool ta = t.ta == Trans::yes, tb = t.tb == Trans::yes;
   Owned a(ta ? Shape{t.k, t.m} : Shape{t.m, t.k}, t.a, 5), b(tb ? Shape{t.n, t.k} : Shape{t.k, t.n}, t.b, 3), c({t.m, t.n}, t.c, 7, kUntouched);
   a.randomize(1), b.randomize(2);
@@ -56,8 +57,9 @@ void expect_product(const Case& t, int threads, void (*multiply)(const Context&,
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  const std::int64_t shapes[][3] = {{1, 1, 1},    {1, 48, 7},   {2, 3, 5},     {7, 17, 33},  {8, 48, 16},   {9, 49, 17}, {17, 100, 513}, {64, 31, 64},
-                                    {130, 65, 96}, {33, 300, 20}, {600, 50, 30}, {5, 700, 129}, {0, 4, 4}, {4, 0, 4}, {3, 5, 0}, {12, 40, 1100}};
+  const std::int64_t shapes[][3] = {{1, 1, 1},      {1, 48, 7},   {2, 3, 5},     {7, 17, 33},   {8, 48, 16},   {9, 49, 17},
+                                    {17, 100, 513}, {64, 31, 64}, {130, 65, 96}, {33, 300, 20}, {600, 50, 30}, {5, 700, 129},
+                                    {0, 4, 4},      {4, 0, 4},    {3, 5, 0},     {12, 40, 1100}};
   const DType types[][3] = {{DType::f32, DType::f32, DType::f32},   {DType::bf16, DType::bf16, DType::bf16}, {DType::bf16, DType::f32, DType::f32},
                             {DType::f32, DType::bf16, DType::bf16}, {DType::f64, DType::f64, DType::f64},    {DType::bf16, DType::bf16, DType::f32}};
   for (auto& s : shapes)
@@ -124,8 +126,7 @@ TEST(Matmul, RoundsBf16Once) {
     matmul(machine.context, a.tensor, Trans::no, b.tensor, Trans::yes, c.tensor, accumulate);
     matmul(machine.context, a.tensor, Trans::no, b.tensor, Trans::yes, exact.tensor, accumulate);
     for (std::int64_t i = 0; i < kRows; ++i)
-      for (std::int64_t j = 0; j < kCols; ++j)
-        ASSERT_EQ(c.get(i, j), simd::widen(simd::narrow<simd::bf16_bits>(exact.get(i, j)))) << i << ", " << j;
+      for (std::int64_t j = 0; j < kCols; ++j) ASSERT_EQ(c.get(i, j), simd::widen(simd::narrow<simd::bf16_bits>(exact.get(i, j)))) << i << ", " << j;
   }
 }
 
