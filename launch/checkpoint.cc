@@ -60,41 +60,6 @@ void read_group(const H5File& file, const std::string& group, const ParameterSet
     }
 }
 
-Json ledger_to_json(const StreamState& stream) {
-  Json sources = Json::Array{};
-  for (const SourceLedger& source : stream.sources) {
-    Json j;
-    j.set("name", source.name);
-    j.set("sequences", source.sequences);
-    j.set("tokens", source.tokens);
-    j.set("documents", source.documents);
-    j.set("epochs", source.epochs);
-    j.set("weight", source.weight);
-    j.set("sequences_in_mix", source.sequences_in_mix);
-    j.set("dataset_tokens", source.dataset_tokens);
-    j.set("dataset_documents", source.dataset_documents);
-    sources.push_back(j);
-  }
-  Json j;
-  j.set("sequences_since_mix_change", stream.sequences_since_mix_change);
-  j.set("consumed_sequences", stream.consumed_sequences);
-  j.set("sources", sources);
-  return j;
-}
-
-StreamState ledger_of(const JsonView& j) {
-  StreamState stream;
-  stream.sequences_since_mix_change = j["sequences_since_mix_change"].integer();
-  stream.consumed_sequences = j["consumed_sequences"].integer();
-  for (std::size_t i = 0; i < j["sources"].size(); ++i) {
-    JsonView source = j["sources"][i];
-    stream.sources.push_back({source["name"].string(), source["sequences"].integer(), source["tokens"].integer(), source["documents"].integer(),
-                              source["epochs"].integer(), source["weight"].number(), source["sequences_in_mix"].integer(),
-                              source["dataset_tokens"].integer(), source["dataset_documents"].integer()});
-  }
-  return stream;
-}
-
 Json to_json(const TrainingState& state, const CheckpointParts& parts) {
   Json j;
   j.set("format", "af_checkpoint");
@@ -108,7 +73,7 @@ Json to_json(const TrainingState& state, const CheckpointParts& parts) {
   j.set("consumed_tokens", state.consumed_tokens);
   j.set("skipped", state.skipped);
   j.set("optimizer_steps", parts.optimizer.steps());
-  j.set("data", ledger_to_json(state.stream));
+  j.set("data", af::to_json(state.stream));
   Json layers = Json::Array{};
   for (const RouterStatistics& layer : parts.router) {
     Json counts = Json::Array{};
@@ -131,7 +96,7 @@ TrainingState state_of(const JsonView& j) {
   state.consumed_samples = j["consumed_samples"].integer();
   state.consumed_tokens = j["consumed_tokens"].integer();
   state.skipped = j["skipped"].integer();
-  state.stream = ledger_of(j["data"]);
+  state.stream = stream_state_from(j["data"]);
   return state;
 }
 

@@ -48,6 +48,7 @@ Qwen3Model::Qwen3Model(const ModelConfig& c, const Device& device, ParameterSet&
 
 void Qwen3Model::set_rope(const Context& context, const RopeSettings& rope, std::int64_t positions) {
   config_.rope = rope;
+  config_.max_position_embeddings = std::max(config_.max_position_embeddings, positions);
   DType accumulator = accumulator_of(set_.dtype());
   Shape shape = {positions, config_.head_dim / 2};
   std::size_t bytes = (std::size_t(shape.numel()) * size_of(accumulator) + 63) / 64 * 64;

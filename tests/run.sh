@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Installs, builds and runs the tests.
+#   tests/run.sh                  style, unit tests, SIMT emulator, programs
+#   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
+#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle asan tsan cuda-kernels bench quickstart)
+# The last line is "N passed, N failed, N skipped"; each skip says why.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD build=$PWD/build/cpu
+full_suites="oracle asan tsan cuda-kernels bench quickstart"
+with_oracle=no full=""
+while [ $# -gt 0 ]; do
+  case $1 in
+    --with-oracle) with_oracle=yes ;;
+    --full)
+      full=$full_suites
+      if [ $# -gt 1 ] && [[ $2 != --* ]]; then full=$2; shift; fi ;;
+    -h|--help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "tests/run.sh: unknown argument $1 (--with-oracle, --full [SUITE], --help)" >&2; exit 2 ;;
+  esac
+  shift
+done
+for suite in $full; do
+  [[ " $full_suites " == *" $suite "* ]] || { echo "tests/run.sh: no suite $suite; there are: $full_suites" >&2; exit 2; }
+done
+
+passed=0 failed=0 skipped=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+begin() { echo; echo "== $1"; started=$SECONDS; }
+# add PASSED FAILED SKIPPED
+add() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); echo "-- $1 passed, $2 failed, $3 skipped ($((SECONDS - started)) s)"; }
+skip() { echo "skipped: $1"; add 0 0 1; }
+
+# A GoogleTest program: quiet where it passes, its failures and skips with their reasons where not.
+gtest() {
+  local status=0 p f s
+  "$@" --gtest_brief=1 >"$log" 2>&1 || status=$?
+  grep -v '^\[==========\]\|^Running main\|^$\|^Note:' "$log" | grep -v '^\[  PASSED  \]' || true
+  p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+  f=$(sed -n 's/^ *\([0-9]*\) FAILED TESTS\{0,1\}$/\1/p' "$log" | tail -n 1)
+  s=$(grep -c '^\[  SKIPPED \] .*ms)' "$log" || true)
+  if [ $status -ne 0 ] && [ -z "$f" ]; then echo "$1 ended with status $status"; f=1; fi
+  add "${p:-0}" "${f:-0}" "${s:-0}"
+}
+# A script that closes with "N passed, N failed, N skipped".
+script() {
+  local status=0 line
+  "$@" 2>&1 | tee "$log" | grep -v '^[0-9]* passed, [0-9]* failed, [0-9]* skipped$'
+  status=${PIPESTATUS[0]}
+  line=$(grep '^[0-9]* passed, [0-9]* failed, [0-9]* skipped$' "$log" | tail -n 1)
+  if [ -z "$line" ]; then echo "$1 ended with status $status and without a count"; add 0 1 0; return; fi
+  read -r p _ f _ s _ <<<"$line"
+  [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || { echo "$1 ended with status $status"; f=1; }
+  add "$p" "$f" "$s"
+}
+must() { "$@" || { echo "$* failed"; echo "$passed passed, $((failed + 1)) failed, $skipped skipped"; exit 1; }; }
+quietly() { "$@" >"$log" 2>&1 || { cat "$log"; return 1; }; }
+
+oracle_python() {
+  local python=$root/.venv/oracle/bin/python wanted="torch==2.13.0 transformers==4.57.6 safetensors==0.8.0 numpy==2.4.6"
+  if [ "$(cat "$root/.venv/oracle/installed" 2>/dev/null)" != "$wanted" ]; then
+    python3 -m venv "$root/.venv/oracle" && $python -m pip install -q --disable-pip-version-check $wanted && echo "$wanted" >"$root/.venv/oracle/installed" || return 1
+  fi
+}
+oracle() {
+  begin "oracle: PyTorch and transformers"
+  if ! quietly oracle_python; then echo "the virtual environment could not be made"; add 0 1 0; return; fi
+  script tests/oracle/run.sh "$root/.venv/oracle/bin/python" "$build" "$@"
+}
+# The unit tests under a sanitizer.
+sanitizer() {
+  begin "$1: build"
+  must quietly cmake --preset "$1"
+  must quietly cmake --build --preset "$1"
+  for program in build/"$1"/tests/test_*; do
+    begin "$1: $(basename "$program")"
+    gtest "$program"
+  done
+}
+
+must .ci/packages.sh
+if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
+  begin "build"
+  must quietly cmake --preset cpu
+  must quietly cmake --build --preset cpu
+  echo "-- built in $((SECONDS - started)) s"
+  begin "style"
+  script python3 tests/style/check.py
+  for program in "$build"/tests/test_*; do
+    begin "unit: $(basename "$program")"
+    gtest "$program"
+  done
+  begin "programs"
+  script python3 tests/launch/programs_test.py "$build/bin"
+  if [ $with_oracle = yes ] && [ -z "$full" ]; then oracle; fi
+else
+  must quietly cmake --preset cpu
+  must quietly cmake --build --preset cpu
+fi
+for suite in $full; do
+  case $suite in
+    oracle) oracle --full ;;
+    asan|tsan) sanitizer "$suite" ;;
+    cuda-kernels)
+      begin "cuda-kernels: the same sources for sm_80 and sm_90"
+      if command -v nvcc >/dev/null; then
+        if quietly cmake --workflow --preset cuda-kernels; then add 1 0 0; else add 0 1 0; fi
+      else
+        skip "no nvcc on this machine"
+      fi ;;
+    bench) begin "bench"; quietly oracle_python; script python3 tests/bench/run.py "$build" "$root/.venv/oracle/bin/python" ;;
+    quickstart) begin "quickstart"; if examples/quickstart/run.sh; then add 1 0 0; else add 0 1 0; fi ;;
+  esac
+done
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""The structure that reading the code relies on: folders are layers, each library enters in one file, nothing hidden.
+
+Run at the root of a checkout. It first breaks each rule in a copy that it makes up and must find every break."""
+import pathlib
+import re
+import sys
+
+LAYERS = {  # folder: folders it may include
+    "core": {"core"},
+    "parallel": {"parallel", "core"},
+    "data": {"data", "core"},
+    "models": {"models", "parallel", "core"},
+    "launch": {"launch", "models", "parallel", "data", "core"},
+}
+WRAPPERS = {  # a third-party header enters in these files only
+    r"mpi\.h": {"parallel/comm_mpi.cc", "launch/environment.cc"},
+    r"nccl\.h": {"parallel/comm_nccl.cc"},
+    r"cblas\.h": {"core/ops/matmul_cblas.cc"},
+    r"cublas.*\.h": {"core/ops/matmul_cuda.cc"},
+    r"cudnn.*\.h": {"core/ops/attention_cuda.cc"},
+    r"hdf5\.h|H5.*\.h": {"data/hdf5_file.cc"},
+    r"yaml-cpp/.*": {"launch/config_yaml.cc"},
+    r"nlohmann/.*": {"data/json.cc"},
+    r"cuda.*\.h": {"core/kernel.h"},
+}
+TOP_LEVEL = {"CMakeLists.txt", "CMakePresets.json", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "LICENSE", "tests", "examples", *LAYERS}
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
+
+
+def problems_of(path: str, text: str) -> list[str]:
+    """What is wrong with one source file; `path` is relative to the root."""
+    found = []
+    folder = path.split("/")[0]
+    code = re.sub(r"//[^\n]*", "", text)
+    for bracket, header in INCLUDE.findall(code):
+        target = header.split("/")[0]
+        if bracket == '"' and folder in LAYERS:
+            if "/" not in header:
+                found.append(f'{path}: #include "{header}" is not relative to the root')
+            elif target not in LAYERS[folder]:
+                found.append(f"{path}: layer {folder} includes {header}; it may include {', '.join(sorted(LAYERS[folder]))}")
+        for pattern, files in WRAPPERS.items():
+            if re.fullmatch(pattern, header) and path not in files and folder in LAYERS:
+                found.append(f"{path}: <{header}> enters in {' and '.join(sorted(files))} only")
+    if folder not in LAYERS:
+        return found
+    if path.endswith(".h") and "#pragma once" not in text:
+        found.append(f"{path}: no #pragma once")
+    if path not in ("core/kernel.h", "core/simd.h") and re.search(r"^\s*#\s*(if|ifdef|ifndef|elif)\b", code, re.M):
+        found.append(f"{path}: a conditional of the preprocessor; these stand in core/kernel.h (device) and core/simd.h (vector unit)")
+    if folder != "launch" and re.search(r"\bgetenv\b", code):
+        found.append(f"{path}: getenv below launch; parallelism and settings are passed, never looked up")
+    if re.search(r"\bthread_local\b", code):
+        found.append(f"{path}: thread_local state is hidden from the caller")
+    if re.search(r"\b(TODO|FIXME|XXX)\b|not implemented", text):
+        found.append(f"{path}: unfinished by its own words")
+    if re.search(r"\busing namespace\b", code) and path.endswith(".h"):
+        found.append(f"{path}: using namespace in a header")
+    return found
+
+
+BROKEN = {  # each of these must be found
+    "core/a.cc": '#include "models/qwen3.h"\n',
+    "data/b.cc": '#include "parallel/linear.h"\n',
+    "models/c.cc": '#include "data/json.h"\n',
+    "parallel/d.cc": '#include "models/moe.h"\n',
+    "core/e.cc": '#include "tensor.h"\n',
+    "launch/f.cc": "#include <hdf5.h>\n",
+    "data/g.cc": "#include <nlohmann/json.hpp>\n",
+    "core/h.h": "int x;\n",
+    "core/i.cc": "#ifdef __CUDACC__\n#endif\n",
+    "models/j.cc": 'const char* a = getenv("A");\n',
+    "core/k.cc": "thread_local int calls;\n",
+    "launch/l.cc": "// TO" + "DO later\n",
+    "core/m.h": "#pragma once\nusing namespace af;\n",
+}
+
+
+def main() -> int:
+    passed = failed = 0
+    for path, text in BROKEN.items():
+        if problems_of(path, text):
+            passed += 1
+        else:
+            failed += 1
+            print(f"the check misses what is wrong with {path}: {text!r}")
+    root = pathlib.Path(".")
+    for folder in [*LAYERS, "tests", "examples"]:
+        files = [p for p in sorted((root / folder).rglob("*")) if p.suffix in (".h", ".cc")]
+        found = [problem for p in files for problem in problems_of(p.as_posix(), p.read_text(encoding="utf-8"))]
+        print("\n".join(found)) if found else None
+        failed += bool(found)
+        passed += not found
+    strangers = sorted(p.name for p in root.iterdir() if not p.name.startswith(".") and p.name not in TOP_LEVEL | {"build", "runs"})
+    if strangers:
+        print(f"at the top level, where only {', '.join(sorted(TOP_LEVEL))} belong: {', '.join(strangers)}")
+    without = [p.as_posix() for p in (root / "examples").iterdir() if p.is_dir() and not (p / "README.md").exists()]
+    if without:
+        print(f"examples without a README.md: {', '.join(without)}")
+    for bad in (strangers, without):
+        failed += bool(bad)
+        passed += not bad
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
