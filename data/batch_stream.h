@@ -27,6 +27,7 @@ struct PackedSequence {
   std::vector<std::uint8_t> roles;            // [S] role of each *target* (data/document.h); 0 where unknown
   int source = 0;                             // index in the stream's sources
   std::int64_t global_index = 0;              // number of the sequence since the run's beginning
+  bool operator==(const PackedSequence&) const = default;
 };
 
 struct SourceSpec {
