@@ -10,7 +10,7 @@
 namespace af {
 namespace {
 
-constexpr std::int64_t kTokenChunk = 16 << 10, kRunChunk = 1 << 10;
+constexpr std::int64_t kTokenChunk = 16 << 10, kOffsetChunk = 4 << 10, kRunChunk = 1 << 10;
 constexpr std::size_t kBufferedTokens = 256 << 10, kBufferedNumbers = 64 << 10;
 
 }  // namespace
@@ -26,7 +26,7 @@ TokenDatasetWriter::TokenDatasetWriter(const std::string& path, TokenDatasetInfo
   file_->set_attribute("/", "eod_token_id", std::int64_t(info_.eod_token_id));
   file_->set_attribute("/", "source", info_.source);
   token_data_ = file_->create_dataset("/tokens", H5Type::u32, {0}, {kTokenChunk, true, true});
-  offset_data_ = file_->create_dataset("/document_offsets", H5Type::i64, {0}, {kTokenChunk, true, true});
+  offset_data_ = file_->create_dataset("/document_offsets", H5Type::i64, {0}, {kOffsetChunk, true, true});
   offsets_.push_back(0);
 }
 
