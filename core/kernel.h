@@ -253,7 +253,6 @@ struct Thread : Reductions<Thread> {
     for (i64 l = 0; l < lanes; ++l) a[l] = start;
     i64 i = 0;
     for (; i + lanes <= first.n; i += lanes) {
-      AF_INDEPENDENT
       for (i64 l = 0; l < lanes; ++l) a[l] = op(a[l], f(first[i + l], in[i + l]...));
     }
     for (i64 l = 0; i + l < first.n; ++l) a[l] = op(a[l], f(first[i + l], in[i + l]...));

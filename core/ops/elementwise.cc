@@ -69,8 +69,8 @@ struct Value {
 struct Square {
   AF_HD double operator()(double v) const { return v * v; }
 };
-struct NotFinite {  // 0 for a finite number, else NaN
-  AF_HD double operator()(double v) const { return v * 0.0; }
+struct NotFinite {  // 1 where the exponent is all ones; `v * 0` would be folded to 0
+  AF_HD double operator()(double v) const { return (bits<std::uint64_t>(v) >> 52 & 0x7ff) == 0x7ff ? 1 : 0; }
 };
 template <class T, class F>
 struct PartialSum {  // of about kChunk elements: several short rows, or a piece of a long vector
