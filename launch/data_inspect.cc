@@ -76,6 +76,7 @@ void print_sample(const TokenDataset& dataset, std::int64_t most) {
 }
 
 int inspect(const Arguments& arguments) {
+  const std::int64_t sample = arguments.integer("--sample", 400);
   TokenDataset dataset(arguments.positionals()[0]);
   const TokenDatasetInfo& info = dataset.info();
   fmt::print(
@@ -85,7 +86,7 @@ int inspect(const Arguments& arguments) {
   if (dataset.num_documents() == 0) return kExitDone;
   print_lengths(dataset);
   print_roles(dataset);
-  print_sample(dataset, arguments.integer("--sample", 400));
+  print_sample(dataset, sample);
   if (arguments.has("--bigram")) {
     TokenDataset heldout(arguments.value("--bigram"));
     BigramLoss loss = bigram_loss(dataset, heldout);
