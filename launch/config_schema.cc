@@ -65,8 +65,7 @@ void describe_model_fields(Fields& f, ModelConfig& m) {
   f.real("router_aux_loss_coef", m.router_aux_loss_coef, kNotNegative);
 }
 
-void describe_model(Fields& f, ModelConfig& m) {
-  const std::size_t errors = f.errors();
+void describe_model(Fields& f, ModelConfig& m, std::size_t errors) {
   const char* named = f.has("hf_config") ? "hf_config" : f.has("preset") ? "preset" : nullptr;
   if (named == nullptr) {
     if (f.reading() && !f.has("num_experts")) m.model_type = "qwen3";
@@ -169,7 +168,8 @@ void describe_optimizer(Fields& f, OptimizerConfig& o) {
   f.choice<Style>("weight_decay_incr_style", o.weight_decay_incr_style,
                   {{"constant", Style::constant}, {"linear", Style::linear}, {"cosine", Style::cosine}});
   f.real("end_weight_decay", o.end_weight_decay, kNotNegative);
-  if (o.weight_decay_incr_style != Style::constant && !o.end_weight_decay) f.error("weight_decay_incr_style", "needs end_weight_decay");
+  if (o.weight_decay_incr_style != Style::constant && !o.end_weight_decay && f.has("weight_decay_incr_style"))
+    f.error("weight_decay_incr_style", "needs end_weight_decay");
   if (o.weight_decay_incr_style == Style::constant && f.has("end_weight_decay")) {
     f.error("end_weight_decay", "goes with weight_decay_incr_style: linear or cosine");
   }
@@ -271,10 +271,10 @@ void describe_length(Fields& f, TrainLength& length) {
 
 void check_stage(Fields& f, const StageConfig& stage) {
   const std::int64_t micro = stage.micro_batch_size, global = stage.global_batch_size;
-  if (global % micro != 0) f.error("global_batch_size", fmt::format("is {}; it must be a multiple of micro_batch_size {}", global, micro));
   if (double(micro) * double(stage.seq_length) > kCount.high) {
-    f.error("micro_batch_size", fmt::format("{} sequences of {} tokens; a micro-batch must be below 2^31 tokens", micro, stage.seq_length));
+    return f.error("micro_batch_size", fmt::format("{} sequences of {} tokens; a micro-batch must be below 2^31 tokens", micro, stage.seq_length));
   }
+  if (global % micro != 0) f.error("global_batch_size", fmt::format("is {}; it must be a multiple of micro_batch_size {}", global, micro));
   if (stage.train_iters() < 1) {
     f.error(stage.length.unit == TrainLength::Unit::tokens ? "train_tokens" : "train_samples",
             fmt::format("is {}, less than one step of {} sequences of {} tokens ({} tokens)", stage.length.amount, global, stage.seq_length,
@@ -347,8 +347,9 @@ void describe(Fields& f, Config& config) {
   std::int64_t seed = std::int64_t(config.seed);
   f.integer("seed", seed, kNotNegative);
   config.seed = std::uint64_t(seed);
+  const std::size_t errors = f.errors();  // a missing section is one error, not one per field
   f.section(
-      "model", [&] { describe_model(f, config.model); }, Need::required);
+      "model", [&] { describe_model(f, config.model, errors); }, Need::required);
   describe_init(f, config.init);
   if (!f.reading() ? !config.tokenizer.path.empty() : f.has("tokenizer")) {
     f.section("tokenizer", [&] {

@@ -85,6 +85,7 @@ class TreeBuilder : public YAML::EventHandler {
       parent.key = std::move(value);
       parent.have_key = true;
     } else {
+      if (value.kind == YamlNode::Kind::null) value.place = parent.key.place;  // the parser gives the next line's
       parent.node.entries.emplace_back(std::move(parent.key), std::move(value));
       parent.have_key = false;
     }
