@@ -18,7 +18,7 @@ import pathlib
 
 import torch
 from safetensors.torch import save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 STEPS = 10
 OPTIMIZER = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip_grad": 1.0}
@@ -81,14 +81,15 @@ def make_batch(name, vocab_size):
     generator = torch.Generator().manual_seed(1000 + list(CONFIGS).index(name))
     steps = []
     for _ in range(STEPS):
-        tokens, targets, documents = [], [], []
+        tokens, targets, positions, documents = [], [], [], []
         for length in torch.randperm(6, generator=generator).tolist():
             length = [1, 2, 7, 13, 29, 44][length]
             ids = torch.randint(vocab_size, (length,), generator=generator).tolist()
             documents.append([len(tokens), len(tokens) + length])
             tokens += ids
             targets += ids[1:] + [-1]
-        steps.append({"tokens": tokens, "targets": targets, "documents": documents})
+            positions += range(length)
+        steps.append({"tokens": tokens, "targets": targets, "positions": positions, "documents": documents})
     return {"optimizer": OPTIMIZER, "steps": steps}
 
 
@@ -171,7 +172,8 @@ def make(name, folder):
     model.save_pretrained(folder / "hf", **({"max_shard_size": save["max_shard_size"]} if "max_shard_size" in save else {}))
     batch = make_batch(name, model.config.vocab_size)
     (folder / "batch.json").write_text(json.dumps(batch))
-    model = model.float()
+    # From the file, as any user would: `model.to(bfloat16)` above also rounded RoPE's frequencies.
+    model = AutoModelForCausalLM.from_pretrained(folder / "hf", dtype=torch.float32, attn_implementation="eager")
     state = {k: v.clone() for k, v in model.state_dict().items()}
     out = {"logits_before": logits_of(model, batch["steps"][0])}
     losses, gradients, parameters = train(model, batch)

@@ -1,7 +1,7 @@
-// oracle_probe HF_FOLDER BATCH.json OUT [STEPS]: loss, gradients, parameters and logits of this program for tests/oracle/compare.py.
-//   OUT/fp32.safetensors  loss [STEPS], grad.NAME of the first step, param.NAME after the last, logits_before, logits_after
+// oracle_probe HF_FOLDER BATCH.json OUT [export]: loss, gradients, parameters and logits of this program for tests/oracle/compare.py.
+//   OUT/fp32.safetensors  loss of every step, grad.NAME of the first step, param.NAME after the last, logits_before, logits_after
 //   OUT/fp64.safetensors  loss and grad.NAME of the first step, everything computed in fp64
-//   OUT/again             the folder imported and exported; OUT/trained the same after the last step (F32)
+//   OUT/again             with `export`: the folder imported and exported; OUT/trained the same after the last step (F32)
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -43,14 +43,16 @@ class Results {
   std::map<std::string, std::vector<char>> bytes_;
 };
 
-void run(const std::string& folder, Batch batch, const std::string& out) {
+void run(const std::string& folder, Batch batch, const std::string& out, bool exports) {
   std::filesystem::create_directories(out);
+  const bool sharded = std::filesystem::exists(std::filesystem::path(folder) / "model.safetensors.index.json");
+  const std::int64_t shard_size = sharded ? 60'000 : HfExport().max_shard_size;  // as make_models.py had it
   Arena memory(Device{}, "logits");
   std::vector<double> losses;
   {
     Probe probe(folder, DType::f32);
-    export_hf(out + "/again", probe.config(), tensors_of(probe.parameters(), probe.parameters().values()),
-              {.source = folder, .dtype = "", .max_shard_size = 60'000});
+    const TensorSource weights = tensors_of(probe.parameters(), probe.parameters().values());
+    if (exports) export_hf(out + "/again", probe.config(), weights, {.source = folder, .dtype = "", .max_shard_size = shard_size});
     Results results;
     results.add("logits_before", probe.logits(batch.steps.front(), memory));
     for (std::size_t i = 0; i < batch.steps.size(); i++) {
@@ -62,7 +64,7 @@ void run(const std::string& folder, Batch batch, const std::string& out) {
     results.add_all("param.", probe, probe.parameters().values());
     results.add("logits_after", probe.logits(batch.steps.front(), memory));
     results.write(out + "/fp32.safetensors");
-    export_hf(out + "/trained", probe.config(), tensors_of(probe.parameters(), probe.parameters().values()), {.source = folder, .dtype = "F32"});
+    if (exports) export_hf(out + "/trained", probe.config(), weights, {.source = folder, .dtype = "F32"});
   }
   Probe probe(folder, DType::f64);
   const double loss = probe.forward_backward(batch.steps.front());
@@ -76,14 +78,13 @@ void run(const std::string& folder, Batch batch, const std::string& out) {
 }  // namespace af::oracle
 
 int main(int argc, char** argv) {
-  if (argc != 4 && argc != 5) {
-    std::fprintf(stderr, "usage: oracle_probe HF_FOLDER BATCH.json OUT [STEPS]\n");
+  const bool exports = argc == 5 && std::string(argv[4]) == "export";
+  if (argc != 4 && !exports) {
+    std::fprintf(stderr, "usage: oracle_probe HF_FOLDER BATCH.json OUT [export]\n");
     return 2;
   }
   try {
-    af::oracle::Batch batch = af::oracle::read_batch(argv[2]);
-    if (argc == 5) batch.steps.resize(std::size_t(std::stoi(argv[4])));
-    af::oracle::run(argv[1], std::move(batch), argv[3]);
+    af::oracle::run(argv[1], af::oracle::read_batch(argv[2]), argv[3], exports);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "oracle_probe: %s\n", e.what());
     return 1;

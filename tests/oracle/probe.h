@@ -44,11 +44,11 @@ inline Batch read_batch(const std::string& path) {
     Step step;
     step.tokens = read_integers(from["tokens"]);
     step.targets = read_integers(from["targets"]);
+    step.positions = read_integers(from["positions"]);
     for (const std::int32_t target : step.targets) step.counted += target >= 0;
     for (std::size_t d = 0; d < from["documents"].size(); d++) {
       const std::int64_t begin = from["documents"][d][0].integer(), end = from["documents"][d][1].integer();
       step.documents.push_back({begin, end, begin, end});
-      for (std::int64_t p = 0; p < end - begin; p++) step.positions.push_back(std::int32_t(p));
     }
     AF_CHECK(step.tokens.size() == step.targets.size() && step.tokens.size() == step.positions.size(), "{}: step {} is not whole", path, i);
     batch.steps.push_back(std::move(step));

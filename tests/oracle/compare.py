@@ -1,0 +1,182 @@
+"""Runs oracle_probe on what make_models.py made and compares with PyTorch + transformers (bounds of the design, section 7).
+
+    compare.py MODELS_DIR BUILD_DIR OUT_DIR
+
+Every configuration: loss, gradients and parameters after ten AdamW steps in fp32; loss and gradients in fp64; a folder imported and exported is
+the same byte for byte; an exported model loads in transformers and gives our logits. Then the mutants: with a perturbed input
+(target, norm's epsilon, top-k renormalisation, document mask, optimizer) the same comparison must fail.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import shutil
+import subprocess
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from make_models import logits_of
+
+LOSS_BOUND = 1e-5  # relative
+GRADIENT_BOUND = 1e-4  # |g - g_HF| <= bound |g_HF|, each parameter
+PARAMETER_BOUND = 1e-4  # of the parameter's norm, after ten steps
+LOGITS_BOUND = 1e-5
+FP64_LOSS_BOUND, FP64_GRADIENT_BOUND = 1e-7, 5e-6  # cos and sin are fp32 in transformers even then
+
+
+class Counter:
+    passed = failed = 0
+
+    def check(self, name, complaint):
+        """complaint: "" where all is well."""
+        if complaint:
+            self.failed += 1
+            print(f"FAILED {name}: {complaint}")
+        else:
+            self.passed += 1
+
+
+def relative(ours, theirs):
+    assert ours.shape == theirs.shape
+    ours, theirs = ours.double(), theirs.double()
+    return ((ours - theirs).norm() / theirs.norm()).item() if theirs.norm() > 0 else (0.0 if ours.norm() == 0 else float("inf"))
+
+
+def compare_tensors(ours, theirs, prefix, bound, their_prefix=None):
+    """The worst of the tensors that begin with prefix, if it is beyond the bound; their names must be the same."""
+    their_prefix = their_prefix or prefix
+    names = {k.removeprefix(their_prefix) for k in theirs if k.startswith(their_prefix)}
+    if names != {k.removeprefix(prefix) for k in ours if k.startswith(prefix)}:
+        return f"other tensors {prefix}*"
+    worst, name = max((relative(ours[prefix + n], theirs[their_prefix + n]), n) for n in names)
+    return "" if worst <= bound else f"{prefix}{name} is off by {worst:.2e}, allowed {bound:.0e}"
+
+
+def compare_loss(ours, theirs, bound):
+    worst = ((ours - theirs).abs() / theirs.abs()).max().item()
+    return "" if worst <= bound else f"loss is off by {worst:.2e}, allowed {bound:.0e}"
+
+
+def run(probe, hf, batch, out, *export):
+    shutil.rmtree(out, ignore_errors=True)
+    subprocess.run([probe, hf, batch, out, *export], check=True)
+    return load_file(out / "fp32.safetensors"), load_file(out / "fp64.safetensors")
+
+
+def complaints(fp32, fp64, reference):
+    """What the design's bounds say, by kind of check."""
+    return {
+        "loss": compare_loss(fp32["loss"], reference["loss"], LOSS_BOUND),
+        "gradients": compare_tensors(fp32, reference, "grad.", GRADIENT_BOUND),
+        "parameters after ten steps": compare_tensors(fp32, reference, "param.", PARAMETER_BOUND),
+        "loss in fp64": compare_loss(fp64["loss"], reference["loss64"], FP64_LOSS_BOUND),
+        "gradients in fp64": compare_tensors(fp64, reference, "grad.", FP64_GRADIENT_BOUND, "grad64."),
+    }
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def same_folder(a, b):
+    """Tensors, index and generation settings byte for byte; config.json by value."""
+    names = {p.name for p in a.iterdir()}
+    if names != {p.name for p in b.iterdir()}:
+        return f"other files: {sorted(names ^ {p.name for p in b.iterdir()})}"
+    different = [n for n in sorted(names - {"config.json"}) if digest(a / n) != digest(b / n)]
+    if different:
+        return f"{different} differ"
+    one, two = (json.loads((p / "config.json").read_text()) for p in (a, b))
+    one["torch_dtype"] = one.pop("dtype")  # the word before and since transformers 4.56
+    different = [k for k in one if k not in ("transformers_version", "layer_types", "max_window_layers") and one[k] != two.get(k)]
+    return f"config.json differs in {different}" if different else ""
+
+
+def load(folder):
+    """Strictly: every tensor of the file is one of the model and the other way round."""
+    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", attn_implementation="eager", output_loading_info=True)
+    wrong = {k: v for k, v in info.items() if v}
+    assert not wrong, f"{folder}: {wrong}"
+    return model
+
+
+def check_config(counter, name, models, build, out):
+    folder, probe = models / name, build / "tests" / "oracle_probe"
+    batch = json.loads((folder / "batch.json").read_text())
+    reference = load_file(folder / "reference.safetensors")
+    fp32, fp64 = run(probe, folder / "hf", folder / "batch.json", out / name, "export")
+    for kind, complaint in complaints(fp32, fp64, reference).items():
+        counter.check(f"{name}: {kind}", complaint)
+
+    counter.check(f"{name}: import and export", same_folder(folder / "hf", out / name / "again"))
+    again = load(out / name / "again")
+    original = json.loads((folder / "hf" / "config.json").read_text())
+    counter.check(f"{name}: type after export", "" if str(again.dtype) == "torch." + original["dtype"] else f"{again.dtype}")
+    logits = logits_of(again.float(), batch["steps"][0])
+    counter.check(f"{name}: logits of the export", "" if relative(logits, reference["logits_before"]) <= LOGITS_BOUND else "differ")
+    trained = logits_of(load(out / name / "trained"), batch["steps"][0])
+    worst = max(relative(fp32["logits_after"], trained), relative(fp32["logits_before"], reference["logits_before"]))
+    counter.check(f"{name}: our logits, those of the trained export in transformers", "" if worst <= LOGITS_BOUND else f"off by {worst:.2e}")
+
+
+def check_programs(counter, name, models, build, out):
+    """HF -> native checkpoint -> HF by the programs."""
+    program, folder = build / "bin" / "af_checkpoint", models / name / "hf"
+    shutil.rmtree(out / name / "native", ignore_errors=True)
+    shutil.rmtree(out / name / "back", ignore_errors=True)
+    subprocess.run([program, "import-hf", folder, out / name / "native"], check=True, stdout=subprocess.DEVNULL)
+    size = "60KB" if (folder / "model.safetensors.index.json").exists() else "5GB"
+    arguments = [out / name / "native" / "latest", out / name / "back", "--source", folder, "--max-shard-size", size]
+    subprocess.run([program, "export-hf", *arguments], check=True, stdout=subprocess.DEVNULL)
+    counter.check(f"{name}: af_checkpoint import-hf, export-hf", same_folder(folder, out / name / "back"))
+
+
+def mutants(config, batch):
+    """name, and the perturbed (config, batch). Nothing of the program under test is switched: it is told something else."""
+    yield "a target shifted", config, {**batch, "steps": [{**s, "targets": s["targets"][1:] + [-1]} for s in batch["steps"]]}
+    yield "a norm's epsilon moved", {**config, "rms_norm_eps": 10 * config["rms_norm_eps"]}, batch
+    if "norm_topk_prob" in config:
+        yield "top-k renormalisation turned", {**config, "norm_topk_prob": not config["norm_topk_prob"]}, batch
+    yield "document mask ignored", config, {**batch, "steps": [{**s, "documents": [[0, len(s["tokens"])]]} for s in batch["steps"]]}
+    yield "another rope_theta", {**config, "rope_theta": 1.01 * config["rope_theta"]}, batch
+    yield "other moments", config, {**batch, "optimizer": {**batch["optimizer"], "beta2": 0.96}}
+    yield "other weight decay", config, {**batch, "optimizer": {**batch["optimizer"], "weight_decay": 0.2}}
+    yield "no clipping", config, {**batch, "optimizer": {**batch["optimizer"], "clip_grad": 0.0}}
+
+
+def check_mutants(counter, name, models, build, out):
+    """Each must be caught, by the fp32 bounds alone."""
+    folder = models / name
+    config, batch = (json.loads(p.read_text()) for p in (folder / "hf" / "config.json", folder / "batch.json"))
+    reference = load_file(folder / "reference.safetensors")
+    mutant = out / name / "mutant"
+    for what, other_config, other_batch in mutants(config, batch):
+        shutil.rmtree(mutant, ignore_errors=True)
+        shutil.copytree(folder / "hf", mutant / "hf")
+        (mutant / "hf" / "config.json").write_text(json.dumps(other_config))
+        (mutant / "batch.json").write_text(json.dumps(other_batch))
+        fp32, fp64 = run(build / "tests" / "oracle_probe", mutant / "hf", mutant / "batch.json", mutant / "out")
+        caught = [k for k, v in complaints(fp32, fp64, reference).items() if v and "fp64" not in k]
+        counter.check(f"{name}: the mutant '{what}' must be caught", "" if caught else "it was not")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("models", "build", "out"):
+        parser.add_argument(name, type=pathlib.Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    counter = Counter()
+    for folder in sorted(p for p in arguments.models.iterdir() if p.is_dir()):
+        check_config(counter, folder.name, *vars(arguments).values())
+        check_programs(counter, folder.name, *vars(arguments).values())
+        check_mutants(counter, folder.name, *vars(arguments).values())
+    print(f"{counter.passed} passed, {counter.failed} failed, 0 skipped")
+    raise SystemExit(counter.failed != 0)
+
+
+if __name__ == "__main__":
+    main()
