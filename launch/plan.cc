@@ -184,7 +184,6 @@ std::string describe_plan(const Config& config, const Plan& plan) {
     out += fmt::format("stage {} of {}: {}\n", i + 1, plan.stages.size(), config.stages[i].name);
     describe_stage(config, config.stages[i], plan.stages[i], out);
   }
-  for (const std::string& message : warnings(config)) out += fmt::format("warning: {}\n", message);
   for (const std::string& message : missing_files(config)) out += fmt::format("missing: {}\n", message);
   return out;
 }

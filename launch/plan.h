@@ -29,7 +29,7 @@ struct Plan {
 };
 
 Plan make_plan(const Config& config);
-// The report for people: shapes, parameters, memory, then each stage, warnings and missing files last.
+// The report for people: shapes, parameters, memory, then each stage, and files that are not there.
 std::string describe_plan(const Config& config, const Plan& plan);
 
 }  // namespace af
