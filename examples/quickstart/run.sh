@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# From nothing to a model in Hugging Face's format: installs, builds, makes data, trains both stages, exports.
+# Run it again: what is done is not done again.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD here=$PWD/examples/quickstart out=$PWD/examples/quickstart/out
+step() { printf '\n== %s\n' "$*"; }
+
+step "1. packages and build"
+.ci/packages.sh
+cmake --preset cpu >/dev/null
+cmake --build --preset cpu --target af_train af_data af_checkpoint
+export PATH=$root/build/cpu/bin:$PATH
+
+step "2. data: documents from the Debian package index of this machine, as tokens"
+mkdir -p "$out"
+cd "$out"
+if [ ! -e heldout.h5 ]; then
+  apt-cache dumpavail >index.tmp 2>/dev/null || true
+  if [ "$(wc -c <index.tmp)" -lt 1000000 ]; then  # a machine whose package lists were never fetched
+    if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
+    apt-cache dumpavail >index.tmp
+  fi
+  python3 "$here/documents.py" . <index.tmp
+  rm index.tmp
+  for source in pages trajectories surveys heldout; do
+    af_data tokenize --tokenizer bytes --input $source.jsonl --output $source.h5
+  done
+fi
+baseline=$(af_data inspect pages.h5 --bigram heldout.h5 | tail -n 1)
+echo "$baseline"
+
+step "3. the plan"
+af_train "$here/quickstart.yaml" --dry-run
+
+step "4. training, both stages"
+af_train "$here/quickstart.yaml"
+
+step "5. export for transformers, vLLM, SGLang"
+if [ ! -e hf/config.json ]; then af_checkpoint export-hf run/checkpoints/latest hf; fi
+ls -l hf
+
+python3 - "$baseline" <<'PYTHON'
+import json, re, sys
+lines = [json.loads(line) for line in open("run/metrics.jsonl")]
+heldout = [line for line in lines if line.get("event") == "validation"]
+bigram = float(re.search(r"([0-9.]+) nats", sys.argv[1]).group(1))
+steps = [line for line in lines if "lm_loss" in line and "event" not in line]
+print(f"""
+== done
+trained {steps[-1]['consumed_tokens']:,} tokens in {steps[-1]['iteration']} iterations, {sum(s['iteration_time_ms'] for s in steps) / 1e3:.0f} s
+held-out loss, nats per token (the bigram model: {bigram:.3f}):""")
+for line in heldout:
+    print(f"  {line['stage']} iteration {line['iteration']:5d}  {line['lm_loss']:.3f}")
+print("""
+what to look at next, in examples/quickstart/out:
+  run/metrics.jsonl        every step; run/checkpoints/latest is the newest checkpoint
+  hf/                      transformers.AutoModelForCausalLM.from_pretrained("hf")
+what to do next:
+  af_train ../quickstart.yaml output_dir=run2 stages.0.lr.lr=1e-3     another learning rate
+  af_train YOURS.yaml --dry-run                                       will it fit, how long will it take
+  af_data tokenize --help                                             your own documents""")
+if heldout[-1]["lm_loss"] >= bigram:
+    sys.exit("the held-out loss does not beat the bigram model")
+PYTHON
