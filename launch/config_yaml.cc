@@ -32,6 +32,7 @@ class TreeBuilder : public YAML::EventHandler {
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     auto known = anchors_.find(anchor);
     if (known == anchors_.end()) fail(place(mark), "an alias within the value that it names");
+    if ((copied_ += size_of(known->second)) > 100000) fail(place(mark), "aliases of aliases: more than 100000 values");
     YamlNode copy = known->second;
     add(std::move(copy), 0);
   }
@@ -59,6 +60,12 @@ class TreeBuilder : public YAML::EventHandler {
     YamlNode key = {};
   };
 
+  static std::size_t size_of(const YamlNode& node) {
+    std::size_t n = 1;
+    for (const YamlNode& item : node.items) n += size_of(item);
+    for (const auto& [key, value] : node.entries) n += size_of(value);
+    return n;
+  }
   static YamlNode::Place place(const YAML::Mark& mark) { return {mark.line + 1, mark.column + 1}; }
   static YamlNode node(YamlNode::Kind kind, const YAML::Mark& mark) {
     YamlNode n;
@@ -98,6 +105,7 @@ class TreeBuilder : public YAML::EventHandler {
 
   const std::string& name_;
   std::vector<Open> open_;
+  std::size_t copied_ = 0;  // values that aliases have brought
   std::map<YAML::anchor_t, YamlNode> anchors_;
 };
 

@@ -314,6 +314,14 @@ TEST(Config, AnchorsAreCopied) {
   std::string text = replaced(kRun, "data:\n      -", "data: &mix\n      -");
   text = replaced(text, "data: [{path: has.h5}]", "data: *mix");
   EXPECT_EQ(parse(text).stages[1].data.at(1).path, "general.h5");
+
+  std::string laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n";
+  for (char c = 'b'; c <= 'i'; ++c) {
+    laughs += fmt::format("{0}: &{0} [", c);
+    for (int i = 0; i < 10; ++i) laughs += fmt::format("*{}, ", char(c - 1));
+    laughs += "]\n";
+  }
+  EXPECT_NE(errors(laughs).at(0).find("more than 100000 values"), std::string::npos);
 }
 
 void leaves(const YamlNode& node, const std::string& path, std::set<std::string>& out) {
