@@ -52,7 +52,7 @@ void run(const std::string& folder, Batch batch, const std::string& out, bool ex
   {
     Probe probe(folder, DType::f32);
     const TensorSource weights = tensors_of(probe.parameters(), probe.parameters().values());
-    if (exports) export_hf(out + "/again", probe.config(), weights, {.source = folder, .dtype = "", .max_shard_size = shard_size});
+    if (exports) export_hf(out + "/again", probe.config(), weights, {.source = folder, .max_shard_size = shard_size});
     Results results;
     results.add("logits_before", probe.logits(batch.steps.front(), memory));
     for (std::size_t i = 0; i < batch.steps.size(); i++) {
