@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "data/file.h"
 #include "data/hdf5_file.h"
 #include "data/safetensors.h"
 #include "launch/arguments.h"
@@ -56,13 +57,21 @@ TensorSource weights_of(const std::string& checkpoint, const ModelConfig& config
   return {type == H5Type::f64 ? DType::f64 : DType::f32, read};
 }
 
-// Where the run took its weights or tokenizer from: its run.yaml says so. "" where it took neither from a folder that is there.
+constexpr char kSourceFile[] = "/hf_source";  // in an imported checkpoint: the folder it came from
+
+// The Hugging Face folder from which the checkpoint, or the run that wrote it, took its weights, else its tokenizer's. "" where
+// neither is there.
 std::string source_of(const std::string& checkpoint) {
-  const std::string path = checkpoint + "/run.yaml";
-  if (!fs::exists(path) || fs::is_empty(path)) return "";
-  const Config config = read_config(path, {});
-  if (config.init.from == InitConfig::From::hf_checkpoint && fs::is_directory(config.init.path)) return config.init.path;
-  return fs::is_directory(config.tokenizer.path) ? config.tokenizer.path : "";
+  std::string folder;
+  if (fs::exists(checkpoint + kSourceFile)) {
+    folder = read_file(checkpoint + kSourceFile);
+  } else if (fs::exists(checkpoint + "/run.yaml")) {
+    const Config config = read_config(checkpoint + "/run.yaml", {});
+    if (config.init.from == InitConfig::From::checkpoint && fs::is_directory(config.init.path)) folder = source_of(config.init.path);
+    if (config.init.from == InitConfig::From::hf_checkpoint) folder = config.init.path;
+    if (!fs::is_directory(folder)) folder = config.tokenizer.path;
+  }
+  return fs::is_directory(folder) ? folder : "";
 }
 
 int import_command(const Arguments& arguments) {
@@ -77,6 +86,7 @@ int import_command(const Arguments& arguments) {
   TrainingState state;
   state.stage_name = "import";
   const std::string path = save_checkpoint(root, state, {config, parameters, optimizer, model.router_statistics()}, "", 0);
+  write_file(path + kSourceFile, fs::absolute(folder).string());
   fmt::print("{}: {} parameters of {}, with a fresh optimizer\n", path, parameters.numel(), folder);
   fmt::print("next: train from it with  init: {{checkpoint: {}}}\n", path);
   return kExitDone;
