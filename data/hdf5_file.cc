@@ -256,7 +256,9 @@ H5File H5File::create(const std::string& path) {
   if (descriptor < 0) user_error("{}: cannot be created: {}", path, std::strerror(errno));
   ::close(descriptor);
   H5Handle access = file_access();
-  H5Handle file = handle<H5Fclose>(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()));
+  H5Handle properties = handle<H5Pclose>(H5Pcreate(H5P_FILE_CREATE));
+  H5Pset_obj_track_times(properties.id(), false);  // equal contents give equal bytes; likewise for groups and datasets
+  H5Handle file = handle<H5Fclose>(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties.id(), access.id()));
   if (file.id() < 0) fail(path, "cannot be created");
   return H5File(std::move(file), path, true);
 }
@@ -298,7 +300,9 @@ std::vector<std::string> H5File::names(const std::string& group) const {
 
 void H5File::create_group(const std::string& name) {
   silence();
-  H5Handle group = handle<H5Gclose>(H5Gcreate2(handle_.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  H5Handle properties = handle<H5Pclose>(H5Pcreate(H5P_GROUP_CREATE));
+  H5Pset_obj_track_times(properties.id(), false);
+  H5Handle group = handle<H5Gclose>(H5Gcreate2(handle_.id(), name.c_str(), H5P_DEFAULT, properties.id(), H5P_DEFAULT));
   if (group.id() < 0) fail(path_, fmt::format("cannot create the group '{}'", name));
 }
 
@@ -307,6 +311,7 @@ H5Dataset H5File::create_dataset(const std::string& name, H5Type type, const std
   AF_CHECK(layout.chunk_rows > 0 || (!layout.extendible && !layout.fletcher32), "{}: {} needs chunks", path_, name);
   std::vector<hsize_t> size = unsigned_sizes(shape), most = size, chunk = size;
   H5Handle properties = handle<H5Pclose>(H5Pcreate(H5P_DATASET_CREATE));
+  H5Pset_obj_track_times(properties.id(), false);
   H5Pset_fill_time(properties.id(), H5D_FILL_TIME_NEVER);
   if (layout.extendible) most.at(0) = H5S_UNLIMITED;
   if (layout.chunk_rows > 0) {

@@ -3,8 +3,13 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <set>
 
-#include "launch/lr_schedule.h"
+#include "core/error.h"
+#include "data/batch_stream.h"
+#include "data/hdf5_file.h"
+#include "data/token_dataset.h"
+#include "data/tokenizer.h"
 
 namespace af {
 
@@ -20,6 +25,30 @@ std::vector<std::string> missing_files(const Config& config) {
     for (const DataSource& source : stage.data) check(source.where, source.path);
   }
   for (const DataSource& source : config.validation.data) check(source.where, source.path);
+  return out;
+}
+
+std::vector<std::string> data_problems(const Config& config) {
+  std::vector<std::string> out;
+  std::set<std::string> seen;
+  const std::string tokenizer = config.tokenizer.path.empty() ? "" : make_tokenizer(config.tokenizer.path)->sha256();
+  const auto check = [&](const DataSource& source, const StageConfig& stage) {
+    if (!seen.insert(fmt::format("{} {}", source.path, stage.seq_length)).second) return;
+    try {
+      check_vocabulary(source.path, config.model.vocab_size);
+      const std::int64_t tokens = H5File::open(source.path).dataset("/tokens").rows();
+      if (tokens < stage.seq_length)
+        user_error("{}: {} tokens, fewer than one sequence of stage {} (seq_length {})", source.path, tokens, stage.name, stage.seq_length);
+      if (!tokenizer.empty() && read_token_dataset_info(source.path).tokenizer_sha256 != tokenizer)
+        user_error("{}: made with another tokenizer than tokenizer.path {} ({})", source.path, config.tokenizer.path, config.tokenizer.where);
+    } catch (const UserError& error) {
+      out.push_back(fmt::format("{}: {}", source.where, error.what()));
+    }
+  };
+  for (const StageConfig& stage : config.stages) {
+    for (const DataSource& source : stage.data) check(source, stage);
+    for (const DataSource& source : config.validation.data) check(source, stage);
+  }
   return out;
 }
 

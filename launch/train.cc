@@ -26,7 +26,8 @@ int train(const Arguments& arguments) {
     fmt::print("{}", describe_plan(config, make_plan(config)));
     return kExitDone;
   }
-  if (std::vector<std::string> missing = missing_files(config); !missing.empty()) throw UserError(fmt::format("{}", fmt::join(missing, "\n")));
+  for (auto* problems_of : {missing_files, data_problems})
+    if (std::vector<std::string> found = problems_of(config); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   RunOptions options;
   options.resume = arguments.value("--resume", "auto");
   options.only_stage = arguments.value("--stage");

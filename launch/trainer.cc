@@ -53,9 +53,7 @@ struct Trainer::Stage {
   Stage(const Config& config, const StageConfig& stage, const Device& device, const StreamState& begin)
       : stream(sources_of(stage), stage.seq_length, config.seed, begin),
         batch(device, stage.seq_length, stage.micro_batch_size, stage.num_microbatches()),
-        validation(config.validation, stage, device, config.model.vocab_size) {
-    for (const DataSource& source : stage.data) check_vocabulary(source.path, config.model.vocab_size);
-  }
+        validation(config.validation, stage, device) {}
   SequenceStream stream;
   std::vector<PackedSequence> sequences;
   GlobalBatch batch;

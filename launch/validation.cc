@@ -14,12 +14,10 @@ SequenceStream open_source(const DataSource& source, std::int64_t seq_length) {
 
 }  // namespace
 
-Validation::Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device, std::int64_t vocab_size)
+Validation::Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device)
     : config_(config), stage_(stage), batch_(device, stage.seq_length, stage.micro_batch_size, 1) {
-  for (const DataSource& source : config.data) {
-    check_vocabulary(source.path, vocab_size);
+  for (const DataSource& source : config.data)
     sequences_.push_back(std::min(config.eval_iters * stage.global_batch_size, open_source(source, stage.seq_length).sequences_per_epoch(0)));
-  }
 }
 
 std::vector<ValidationResult> Validation::run(const Context& context, Qwen3Model& model) {

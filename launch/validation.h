@@ -18,7 +18,7 @@ struct ValidationResult {
 // The first eval_iters * global_batch_size sequences of each source (fewer where it has fewer), in file order.
 class Validation {
  public:
-  Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device, std::int64_t vocab_size);
+  Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device);
   std::vector<ValidationResult> run(const Context& context, Qwen3Model& model);
 
  private:
