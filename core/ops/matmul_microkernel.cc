@@ -23,7 +23,9 @@ void kernel(std::int64_t depth, Left<T> left, const T* right, std::int64_t right
   for (std::int64_t k = 0; k < depth; ++k, a += step, right += right_stride) {
     Vector<T> b[V];
 #pragma GCC unroll 4
-    for (int j = 0; j < V; ++j) b[j] = simd::load(right + j * kLanes<T>);
+    for (int j = 0; j < V; ++j) {
+      b[j] = simd::load(right + j * kLanes<T>);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       Vector<T> x = simd::splat(a[i * row]);
@@ -58,9 +60,9 @@ template <class T>
 void multiply(std::int64_t rows, std::int64_t cols, std::int64_t depth, Left<T> left, Right<T> right, T* c, std::int64_t c_stride, bool add) {
   constexpr int L = kLanes<T>;
   const Panels panels(int(simd::padded<T>(right.cols) / L));
-  const std::int64_t groups = (rows + kRows - 1) / kRows;
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const std::int64_t begin = g * rows / groups, end = (g + 1) * rows / groups;  // 9 rows are 4 and 5, not 8 and 1
+  const Groups groups(rows);
+  for (std::int64_t g = 0; g < groups.count; ++g) {
+    const std::int64_t begin = groups.begin(g), end = groups.begin(g + 1);
     for (int p = 0; p < panels.count; ++p) {
       const std::int64_t column = std::int64_t(panels.begin(p)) * L, left_cols = cols - column;
       if (left_cols <= 0) break;

@@ -19,7 +19,14 @@ struct Left {
   Left from_depth(std::int64_t k) const { return {data + k * depth, row, depth}; }
 };
 
-// A matrix of `vectors` vectors a row is cut into panels of at most kVectors: as even as they go, since a narrow panel is slow.
+// Rows are taken in groups of at most kRows, as even as they go: 9 rows are 4 and 5, since a narrow group is slow.
+struct Groups {
+  std::int64_t rows, count;
+  explicit Groups(std::int64_t rows) : rows(rows), count((rows + simd::kRows - 1) / simd::kRows) {}
+  std::int64_t begin(std::int64_t g) const { return g * rows / count; }
+};
+
+// A matrix of `vectors` vectors a row is cut into panels of at most kVectors, as even as they go.
 struct Panels {
   int vectors, count;
   explicit Panels(int vectors) : vectors(vectors), count((vectors + simd::kVectors - 1) / simd::kVectors) {}

@@ -13,29 +13,42 @@ using simd::bf16_bits;
 using simd::kLanes;
 using simd::kRows;
 
-// A packed block of the right factor (kDepth x kBlockVectors vectors: 590 KB of AVX-512) stays in the second cache while
-// rows of the left factor (kLeftRows x kDepth) pass through the first.
-constexpr std::int64_t kDepth = 512, kBlockVectors = 6 * simd::kVectors, kLeftRows = 4 * kRows, kTileRows = 512;
+// A packed block of the right factor (kRight numbers, kDepth deep or less: 786 KB of fp32) stays in the second cache while rows
+// of the left factor pass through the first. A tile of C is many such blocks wide, so that its left factor, where it has to
+// be packed or converted too (kLeft numbers at most), is so for all of them. kStaged: numbers of a tile that is rounded at its end.
+constexpr std::int64_t kDepth = 1024, kRight = kDepth * 192, kLeft = kDepth * 1024, kTileCols = 1536, kTileRows = 2048, kStaged = 256 * 1024;
 constexpr double kFlopsForThreads = 5e5;  // below: a few microseconds, as long as it takes to wake a thread
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The pieces of K: as few as kDepth allows, as even as they go.
 std::int64_t depth_step(std::int64_t depth) {
-  const std::int64_t pieces = std::max<std::int64_t>(1, (depth + kDepth - 1) / kDepth);
-  return std::max<std::int64_t>(16, ((depth + pieces - 1) / pieces + 15) / 16 * 16);
+  const std::int64_t pieces = std::max<std::int64_t>(1, ceil_div(depth, kDepth));
+  return std::max<std::int64_t>(1, ceil_div(depth, pieces));
 }
 
 struct Tile {
   std::int64_t rows, cols;
 };
-Tile tile_of(const Product& p, int lanes, int threads) {
+bool in_place(const Factor& f, DType type) { return f.depth_contiguous && f.dtype == type; }
+std::int64_t block_cols(std::int64_t depth, int lanes) {
+  const std::int64_t panel = simd::kVectors * lanes;
+  return kRight / std::max<std::int64_t>(16, depth) / panel * panel;
+}
+// `tiles`: how many it takes to keep all threads busy.
+Tile tile_of(const Product& p, int lanes, std::int64_t tiles) {
   if (p.rows == 0 || p.cols == 0) return {0, 0};
-  const std::int64_t most_cols = kBlockVectors * lanes, panel = simd::kVectors * lanes;
-  std::int64_t blocks = (p.cols + most_cols - 1) / most_cols;
-  const std::int64_t row_tiles = (p.rows + kTileRows - 1) / kTileRows;
-  // Few rows: cut columns finer for the threads, which costs no packing twice.
-  while (threads > 1 && blocks * row_tiles < 3 * threads && (p.cols + blocks - 1) / blocks > 2 * panel) ++blocks;
-  const std::int64_t cols = (p.cols + blocks - 1) / blocks;
-  return {(p.rows + row_tiles - 1) / row_tiles, (cols + lanes - 1) / lanes * lanes};
+  const DType type = accumulator_of(p.c_dtype);
+  const std::int64_t depth = depth_step(p.depth), block = block_cols(depth, lanes), fewest_cols = 2 * simd::kVectors * lanes, fewest_rows = 16 * kRows;
+  const std::int64_t most_cols = std::max(block, kTileCols / block * block);
+  const std::int64_t most_rows = std::min(in_place(p.left, type) ? kTileRows : kLeft / std::max<std::int64_t>(512, depth), p.c_dtype == type ? kTileRows : kStaged / std::min(most_cols, p.cols));
+  const auto pieces = [](std::int64_t wanted, std::int64_t size, std::int64_t most, std::int64_t fewest) {
+    return std::clamp(wanted, ceil_div(size, most), std::max(ceil_div(size, most), size / fewest));
+  };
+  const std::int64_t row_tiles = ceil_div(p.rows, most_rows);
+  const std::int64_t col_tiles = pieces(ceil_div(tiles, row_tiles), p.cols, most_cols, fewest_cols);
+  const std::int64_t cols = ceil_div(ceil_div(p.cols, col_tiles), lanes) * lanes;
+  return {ceil_div(p.rows, pieces(ceil_div(tiles, col_tiles), p.rows, most_rows, fewest_rows)), cols};
 }
 
 template <class T>
@@ -67,74 +80,102 @@ Right<T> pack_right(const Factor& f, std::int64_t x, std::int64_t k, std::int64_
   return {to, depth, cols};
 }
 
-// Rows x.. of the left factor: where they lie, or converted.
+// Rows x.. of the left factor: where they lie; or converted; or, where neighbours in memory are rows, in groups [depth, kRows].
 template <class T>
-Left<T> left_rows(const Factor& f, std::int64_t x, std::int64_t k, std::int64_t rows, std::int64_t depth, T* copy) {
-  const std::int64_t at = f.depth_contiguous ? x * f.stride + k : k * f.stride + x;
-  if (f.dtype == dtype_of<T>::value) {
-    const T* data = static_cast<const T*>(f.data) + at;
-    return f.depth_contiguous ? Left<T>{data, f.stride, 1} : Left<T>{data, 1, f.stride};
+struct LeftRows {
+  Left<T> first;
+  std::int64_t group_stride;  // 0: not in groups
+};
+template <class T>
+LeftRows<T> pack_left(const Factor& f, std::int64_t x, std::int64_t k, std::int64_t rows, std::int64_t depth, T* copy) {
+  if (in_place(f, dtype_of<T>::value)) return {{static_cast<const T*>(f.data) + x * f.stride + k, f.stride, 1}, 0};
+  if (f.depth_contiguous) {
+    const std::int64_t stride = simd::padded<T>(depth);
+    with_type<T>(f.dtype, f.data, [&](auto* data) { load_rows(data + x * f.stride + k, f.stride, rows, depth, copy, stride); });
+    return {{copy, stride, 1}, 0};
   }
-  const std::int64_t stride = simd::padded<T>(f.depth_contiguous ? depth : rows);
   with_type<T>(f.dtype, f.data, [&](auto* data) {
-    load_rows(data + at, f.stride, f.depth_contiguous ? rows : depth, f.depth_contiguous ? depth : rows, copy, stride);
+    const auto* from = data + k * f.stride + x;
+    const Groups groups(rows);
+    for (std::int64_t d = 0; d < depth; ++d, from += f.stride)
+      for (std::int64_t g = 0; g < groups.count; ++g) {
+        const std::int64_t begin = groups.begin(g);
+        T* to = copy + (g * depth + d) * kRows;
+        if (begin + kRows <= rows) {
+          T piece[kRows];
+          for (int r = 0; r < kRows; ++r) piece[r] = simd::widen(from[begin + r]);
+          std::memcpy(to, piece, sizeof piece);
+        } else {
+          for (std::int64_t r = begin; r < rows; ++r) to[r - begin] = simd::widen(from[r]);
+        }
+      }
   });
-  return f.depth_contiguous ? Left<T>{copy, stride, 1} : Left<T>{copy, 1, stride};
+  return {{copy, 1, kRows}, depth * kRows};
 }
 
 template <class T>
 void multiply_tile(const Product& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols, const Scratch<T>& scratch) {
-  const bool in_place = p.c_dtype == dtype_of<T>::value;
-  const std::int64_t at = i * p.c_stride + j, c_stride = in_place ? p.c_stride : simd::padded<T>(cols);
-  T* c = in_place ? static_cast<T*>(p.c) + at : scratch.c;
+  const bool final = p.c_dtype == dtype_of<T>::value;
+  const std::int64_t corner = i * p.c_stride + j, c_stride = final ? p.c_stride : simd::padded<T>(cols);
+  T* c = final ? static_cast<T*>(p.c) + corner : scratch.c;
   if constexpr (sizeof(T) == 4) {
-    if (!in_place && p.add) load_rows(static_cast<const bf16_bits*>(p.c) + at, p.c_stride, rows, cols, scratch.c, c_stride);
+    if (!final && p.add) load_rows(static_cast<const bf16_bits*>(p.c) + corner, p.c_stride, rows, cols, scratch.c, c_stride);
   }
 
-  const std::int64_t step = depth_step(p.depth), parts = (rows + kLeftRows - 1) / kLeftRows;
+  const std::int64_t step = depth_step(p.depth), block = block_cols(step, kLanes<T>);
   std::int64_t k = 0;
   do {  // once even where K is 0
     const std::int64_t depth = std::min(step, p.depth - k);
-    const Right<T> right = pack_right(p.right, j, k, cols, depth, scratch.right);
-    for (std::int64_t part = 0; part < parts; ++part) {
-      const std::int64_t begin = part * rows / parts, end = (part + 1) * rows / parts;
-      const Left<T> left = left_rows(p.left, i + begin, k, end - begin, depth, scratch.left);
-      multiply(end - begin, cols, depth, left, right, c + begin * c_stride, c_stride, p.add || k > 0);
+    const bool add = p.add || k > 0;
+    const LeftRows<T> left = pack_left(p.left, i, k, rows, depth, scratch.left);
+    const Groups groups(left.group_stride ? rows : 1);
+    for (std::int64_t at = 0; at < cols; at += block) {
+      const std::int64_t width = std::min(block, cols - at);
+      const Right<T> right = pack_right(p.right, j + at, k, width, depth, scratch.right);
+      if (left.group_stride == 0) {
+        multiply(rows, width, depth, left.first, right, c + at, c_stride, add);
+        continue;
+      }
+      for (std::int64_t g = 0; g < groups.count; ++g)
+        multiply(groups.begin(g + 1) - groups.begin(g), width, depth, left.first.from_row(g * left.group_stride), right, c + groups.begin(g) * c_stride + at,
+                 c_stride, add);
     }
     k += step;
   } while (k < p.depth);
   if constexpr (sizeof(T) == 4) {  // summed in fp32, rounded once
-    if (!in_place) store_rows(scratch.c, c_stride, rows, cols, static_cast<bf16_bits*>(p.c) + at, p.c_stride);
+    if (!final) store_rows(scratch.c, c_stride, rows, cols, static_cast<bf16_bits*>(p.c) + corner, p.c_stride);
   }
 }
 
 template <class T>
 void multiply_all_in(const Context& context, std::span<const Product> products) {
+  constexpr DType type = dtype_of<T>::value;
   Arena::Scope scope(context.scratch);
   double flops = 0;
   for (const Product& p : products) flops += 2.0 * double(p.rows) * double(p.cols) * double(p.depth);
   int threads = flops < kFlopsForThreads ? 1 : std::max(1, context.device.threads);
 
   const std::int64_t count = std::int64_t(products.size());
+  const std::int64_t tiles = threads == 1 ? 1 : ceil_div(4 * threads, count);
   Tensor first_tile = context.scratch.tensor({count + 1}, DType::i64);  // of each product
   std::int64_t* first = first_tile.as<std::int64_t>();
-  Tile most{0, 0};
+  std::int64_t most_right = 0, most_left = 0, most_c = 0;  // numbers of a tile
   first[0] = 0;
   for (std::int64_t e = 0; e < count; ++e) {
     const Product& p = products[std::size_t(e)];
-    const Tile tile = tile_of(p, kLanes<T>, count > 1 ? 1 : threads);
-    most = {std::max(most.rows, tile.rows), std::max(most.cols, tile.cols)};
-    const std::int64_t tiles = tile.rows ? ((p.rows + tile.rows - 1) / tile.rows) * ((p.cols + tile.cols - 1) / tile.cols) : 0;
-    first[e + 1] = first[e] + tiles;
+    const Tile tile = tile_of(p, kLanes<T>, tiles);
+    const std::int64_t depth = depth_step(p.depth);
+    most_right = std::max(most_right, std::min(tile.cols, block_cols(depth, kLanes<T>)) * depth);
+    if (!in_place(p.left, type)) most_left = std::max(most_left, Groups(tile.rows).count * kRows * simd::padded<T>(depth));
+    if (p.c_dtype != type) most_c = std::max(most_c, tile.rows * tile.cols);
+    first[e + 1] = first[e] + (tile.rows ? ceil_div(p.rows, tile.rows) * ceil_div(p.cols, tile.cols) : 0);
   }
   threads = int(std::min<std::int64_t>(threads, first[count]));
   if (threads == 0) return;
 
-  constexpr DType type = dtype_of<T>::value;
-  const bool in_place = products[0].c_dtype == type;
-  Tensor right = context.scratch.tensor({threads, kDepth * most.cols}, type);
-  Tensor left = context.scratch.tensor({threads, kDepth * simd::padded<T>(kLeftRows)}, type);
-  Tensor c = context.scratch.tensor({threads, in_place ? 0 : most.rows * most.cols}, type);
+  Tensor right = context.scratch.tensor({threads, most_right}, type);
+  Tensor left = context.scratch.tensor({threads, most_left}, type);
+  Tensor c = context.scratch.tensor({threads, most_c}, type);
   std::atomic<std::int64_t> next{0};
 #pragma omp parallel num_threads(threads)
   {
@@ -143,8 +184,8 @@ void multiply_all_in(const Context& context, std::span<const Product> products) 
     for (std::int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < first[count];) {
       const std::int64_t e = std::upper_bound(first, first + count + 1, t) - first - 1;
       const Product& p = products[std::size_t(e)];
-      const Tile tile = tile_of(p, kLanes<T>, count > 1 ? 1 : threads);
-      const std::int64_t row_tiles = (p.rows + tile.rows - 1) / tile.rows;
+      const Tile tile = tile_of(p, kLanes<T>, tiles);
+      const std::int64_t row_tiles = ceil_div(p.rows, tile.rows);
       const std::int64_t i = (t - first[e]) % row_tiles * tile.rows, j = (t - first[e]) / row_tiles * tile.cols;
       multiply_tile(p, i, std::min(tile.rows, p.rows - i), j, std::min(tile.cols, p.cols - j), scratch);
     }
