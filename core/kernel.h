@@ -15,10 +15,10 @@
 // the same bits whatever its address, the number of rows and the number of threads are. This is the only file that knows
 // which compiler reads it: g++ or clang (CPU), nvcc (CPU and CUDA), or g++ with tests/core/simt.h (CUDA emulated).
 #pragma once
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 
 #include "core/device.h"
@@ -88,10 +88,37 @@ template <class A>
 AF_HD A sigmoid(A x) {
   return A(1) / (A(1) + exponential(-x));
 }
+// cos(2 pi u) for u in [0, 1), to 1e-15: with u = h / 2 + v, |v| <= 1/4, it is (-1)^h (1 - 2 sin^2(pi v)). Every fma is
+// written out, so that it is the same bits everywhere.
+AF_HD double cos_turns(double u) {
+  const double h = u < 0.25 ? 0. : u < 0.75 ? 0.5 : 1.;
+  const double x = 3.14159265358979324 * (u - h), q = x * x;
+  double sum = 1. / 355687428096000;  // x^17 / 17!, and so on down
+  sum = fma(sum, q, -1. / 1307674368000);
+  sum = fma(sum, q, 1. / 6227020800);
+  sum = fma(sum, q, -1. / 39916800);
+  sum = fma(sum, q, 1. / 362880);
+  sum = fma(sum, q, -1. / 5040);
+  sum = fma(sum, q, 1. / 120);
+  sum = fma(sum, q, -1. / 6);
+  const double sine = fma(x * q, sum, x);
+  const double cosine = fma(-2 * sine, sine, 1.);
+  return h == 0.5 ? -cosine : cosine;
+}
+
 AF_HD float logarithm(float x) { return ::logf(x); }
 AF_HD double logarithm(double x) { return ::log(x); }
 AF_HD float root(float x) { return ::sqrtf(x); }
 AF_HD double root(double x) { return ::sqrt(x); }
+
+template <class T>
+AF_HD constexpr T lowest() {  // -infinity, or the least int
+  if constexpr (std::is_same_v<T, int>) {
+    return INT_MIN;
+  } else {
+    return -HUGE_VAL;
+  }
+}
 
 // f(Type<T>{}) for the float type that dtype names.
 template <class T>
@@ -218,9 +245,8 @@ struct Reductions {  // of the values f(in[i]...), the same bits for every membe
   template <class F, class... X>
   AF_HD auto max(F f, X... in) const {
     using R = decltype(f(in[0]...));
-    constexpr R lowest = std::is_integral_v<R> ? std::numeric_limits<R>::lowest() : -std::numeric_limits<R>::infinity();
     return self().reduce(
-        lowest, [](R a, R b) { return a < b ? b : a; }, f, in...);
+        lowest<R>(), [](R a, R b) { return a < b ? b : a; }, f, in...);
   }
 
  private:
@@ -416,7 +442,9 @@ struct Team : Reductions<Team<Threads>> {  // a warp (Threads == 32) or a block
         AF_UNROLL
         for (int l = 0; l < kPack; ++l) a[l] = b[l];
       } else {
-        for (int l = 0; l < width; ++l) a[l] = base[i + l];
+        AF_UNROLL
+        for (int l = 0; l < kPack; ++l)  // every index a constant: registers, not local memory
+          if (l < width) a[l] = base[i + l];
       }
       for (i64 j = 0; j < count; ++j) {
         const auto row = in(j);
@@ -433,7 +461,9 @@ struct Team : Reductions<Team<Threads>> {  // a warp (Threads == 32) or a block
       if (whole) {
         write(out.p + i, [&](int l) { return a[l]; });
       } else {
-        for (int l = 0; l < width; ++l) out.p[i + l] = T(a[l]);
+        AF_UNROLL
+        for (int l = 0; l < kPack; ++l)
+          if (l < width) out.p[i + l] = T(a[l]);
       }
     }
   }
@@ -442,11 +472,12 @@ struct Team : Reductions<Team<Threads>> {  // a warp (Threads == 32) or a block
 constexpr int kBlock = 256;      // threads: one team of a block, or 8 of a warp
 constexpr i64 kWarpCols = 2048;  // longer rows get a whole block
 template <class F>
-__global__ void __launch_bounds__(kBlock) flat_kernel(i64 n, F f) {
+__global__ void __launch_bounds__(kBlock, 1) flat_kernel(i64 n, F f) {
   for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += i64(gridDim.x) * blockDim.x) f(i);
 }
+// The 1 leaves ptxas all registers: it spills a few bytes for more blocks at once otherwise.
 template <int Threads, class F>
-__global__ void __launch_bounds__(kBlock) row_kernel(i64 rows, F f) {
+__global__ void __launch_bounds__(kBlock, 1) row_kernel(i64 rows, F f) {
   __shared__ double shared[kBlock / 32];
   constexpr int teams = kBlock / Threads;
   const Team<Threads> team(int(threadIdx.x % Threads), shared);

@@ -46,23 +46,6 @@ AF_HD double natural_log(double u) {
   sum = fma(sum, q, 1. / 3);
   return fma(e, 0.69314718055994531, 2 * fma(s * q, sum, s));
 }
-// cos(2 pi u) for u in [0, 1), to 1e-15: with u = h / 2 + v, |v| <= 1/4, it is (-1)^h (1 - 2 sin^2(pi v)).
-AF_HD double cos_turns(double u) {
-  const double h = u < 0.25 ? 0. : u < 0.75 ? 0.5 : 1.;
-  const double x = 3.14159265358979324 * (u - h), q = x * x;
-  double sum = 1. / 355687428096000;  // x^17 / 17!, and so on down
-  sum = fma(sum, q, -1. / 1307674368000);
-  sum = fma(sum, q, 1. / 6227020800);
-  sum = fma(sum, q, -1. / 39916800);
-  sum = fma(sum, q, 1. / 362880);
-  sum = fma(sum, q, -1. / 5040);
-  sum = fma(sum, q, 1. / 120);
-  sum = fma(sum, q, -1. / 6);
-  const double sine = fma(x * q, sum, x);
-  const double cosine = fma(-2 * sine, sine, 1.);
-  return h == 0.5 ? -cosine : cosine;
-}
-
 // Box-Muller, one normal per counter, so that a number needs no neighbour.
 template <class T>
 struct FillNormal {

@@ -30,11 +30,10 @@ struct Route {
     team.once([=] { *lse = largest + logarithm(sum); });
 
     // The next choice is the largest that comes after the last one in the order (probability down, id up).
-    A last = std::numeric_limits<A>::infinity(), chosen = 0;
+    A last = -lowest<A>(), chosen = 0;
     int last_id = -1;
     for (int slot = 0; slot < k; ++slot) {
-      const A best =
-          team.max([=](A v, int i) { return v < last || (v == last && i > last_id) ? v : -std::numeric_limits<A>::infinity(); }, p, Index{});
+      const A best = team.max([=](A v, int i) { return v < last || (v == last && i > last_id) ? v : lowest<A>(); }, p, Index{});
       const int least = -team.max([=](A v, int i) { return v == best && (v < last || i > last_id) ? -i : -(1 << 30); }, p, Index{});
       const int id = least < (1 << 30) ? least : slot;  // of NaN logits: any valid experts
       const A w = least < (1 << 30) ? best : sum;
