@@ -10,13 +10,14 @@ class ByteTokenizer : public Tokenizer {
   static constexpr std::uint32_t kFirstSpecial = 256;
   static constexpr std::int64_t kVocabSize = 288;
 
+  ByteTokenizer() : Tokenizer(qwen_special_tokens(kFirstSpecial)) {}
+  std::unique_ptr<Encoder> encoder() const override;
   std::string_view bytes_of(std::uint32_t token) const override;
   std::int64_t vocab_size() const override { return kVocabSize; }
   std::string sha256() const override;
 
- protected:
-  void encode_ordinary(std::string_view text, std::vector<std::uint32_t>& out) const override;
-  std::uint32_t first_special_token() const override { return kFirstSpecial; }
+ private:
+  std::vector<SpecialToken> by_id_ = qwen_special_tokens(kFirstSpecial);
 };
 
 }  // namespace af

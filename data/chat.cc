@@ -42,8 +42,7 @@ std::vector<Segment> segments_by(std::span<const Tag> tags, std::string_view tex
   return segments;
 }
 
-std::vector<Segment> segments_of(const Message& message) {
-  std::string_view text = message.content;
+std::vector<Segment> segments_of(const Message& message, std::string_view text) {
   if (message.role == "system") return {{text.size(), Role::system}};
   if (message.role == "tool") return {{text.size(), Role::observation}};
   if (message.role == "user") {
@@ -67,14 +66,16 @@ void mark(std::vector<RoleRun>& runs, std::int64_t begin, std::int64_t end, Role
 
 }  // namespace
 
-void render_chat(const Tokenizer& tokenizer, std::span<const Message> messages, SpecialTokens specials, Document& out) {
+void render_chat(Encoder& encoder, std::span<const Message> messages, SpecialTokens specials, Document& out) {
+  const Tokenizer& tokenizer = encoder.tokenizer();
   for (const Message& message : messages) {
     out.tokens.push_back(tokenizer.special_token("<|im_start|>"));
-    tokenizer.encode(message.role + "\n", SpecialTokens::split, out.tokens);
+    encoder.encode(message.role + "\n", SpecialTokens::split, out.tokens);
     // Tokenized as one text, so that ids do not depend on roles; a token belongs to the segment that holds its first byte.
-    std::vector<Segment> segments = segments_of(message);
+    std::string_view text = encoder.normalised(message.content, specials);  // whose bytes the tokens' lengths count
+    std::vector<Segment> segments = segments_of(message, text);
     std::size_t token = out.tokens.size(), byte = 0;
-    tokenizer.encode(message.content, specials, out.tokens);
+    encoder.encode(text, specials, out.tokens);
     for (const Segment& segment : segments) {
       std::size_t begin = token;
       for (; token < out.tokens.size() && byte < segment.end; ++token) byte += tokenizer.bytes_of(out.tokens[token]).size();
@@ -82,7 +83,7 @@ void render_chat(const Tokenizer& tokenizer, std::span<const Message> messages, 
     }
     mark(out.roles, std::int64_t(token), std::int64_t(token) + 1, segments.empty() ? Role::other : segments.back().role);
     out.tokens.push_back(tokenizer.special_token("<|im_end|>"));
-    tokenizer.encode("\n", SpecialTokens::split, out.tokens);
+    encoder.encode("\n", SpecialTokens::split, out.tokens);
   }
 }
 

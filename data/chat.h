@@ -23,7 +23,7 @@ struct Message {
 //   assistant                 thought inside <think>, action inside <tool_call>, answer inside <answer>, tags included,
 //                             other outside; a message without any of the three is an answer as a whole
 // A tag that is not closed reaches to the end of its message.
-void render_chat(const Tokenizer& tokenizer, std::span<const Message> messages, SpecialTokens specials, Document& out);
+void render_chat(Encoder& encoder, std::span<const Message> messages, SpecialTokens specials, Document& out);
 
 // [{"role": ..., "content": ...}, ...]; other members are ignored. UserError where one is missing or wrong.
 std::vector<Message> messages_from(const JsonView& json);

@@ -44,6 +44,7 @@ class TokenizeJob {
  public:
   explicit TokenizeJob(const Arguments& arguments)
       : tokenizer_(make_tokenizer(arguments.value("--tokenizer"))),
+        encoder_(tokenizer_->encoder()),
         specials_(arguments.value("--special-tokens-in-text") == "recognise" ? SpecialTokens::recognise : SpecialTokens::split),
         only_text_(arguments.has("--text-key")),
         text_key_(arguments.value("--text-key", "text")) {}
@@ -86,7 +87,7 @@ class TokenizeJob {
     std::string text = read_file(path);
     bytes_ += std::int64_t(text.size());
     document_.clear();
-    tokenizer_->encode(text, specials_, document_.tokens);
+    encoder_->encode(text, specials_, document_.tokens);
     if (text.empty()) return skip(fmt::format("{}: the file is empty", path));
     writer_->add_document(document_.tokens);
   }
@@ -94,9 +95,9 @@ class TokenizeJob {
   void add(const JsonView& line) {
     document_.clear();
     if (!only_text_ && line.has("messages")) {
-      render_chat(*tokenizer_, messages_from(line["messages"]), specials_, document_);
+      render_chat(*encoder_, messages_from(line["messages"]), specials_, document_);
     } else if (line.has(text_key_)) {
-      tokenizer_->encode(line[text_key_].string(), specials_, document_.tokens);
+      encoder_->encode(line[text_key_].string(), specials_, document_.tokens);
     } else {
       user_error("{}: expected an object with '{}'{}, found {}", line.where(), text_key_, only_text_ ? "" : " or 'messages'",
                  line.value().describe());
@@ -110,6 +111,7 @@ class TokenizeJob {
   }
 
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Encoder> encoder_;
   SpecialTokens specials_;
   bool only_text_;
   std::string text_key_;

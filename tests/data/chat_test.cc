@@ -8,7 +8,8 @@ namespace {
 
 Document rendered(const std::vector<Message>& messages, SpecialTokens specials = SpecialTokens::split) {
   Document document;
-  render_chat(*make_tokenizer("bytes"), messages, specials, document);
+  std::unique_ptr<Tokenizer> tokenizer = make_tokenizer("bytes");
+  render_chat(*tokenizer->encoder(), messages, specials, document);
   return document;
 }
 
