@@ -22,6 +22,7 @@ WRAPPERS = {  # a third-party header enters in these files only
     r"hdf5\.h|H5.*\.h": {"data/hdf5_file.cc"},
     r"yaml-cpp/.*": {"launch/config_yaml.cc"},
     r"nlohmann/.*": {"data/json.cc"},
+    r"utf8proc\.h": {"data/unicode.cc"},
     r"cuda.*\.h": {"core/kernel.h"},
 }
 TOP_LEVEL = {"CMakeLists.txt", "CMakePresets.json", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "LICENSE", "tests", "examples", *LAYERS}
