@@ -23,6 +23,9 @@ WRAPPERS = {  # a third-party header enters in these files only
     r"yaml-cpp/.*": {"launch/config_yaml.cc"},
     r"nlohmann/.*": {"data/json.cc"},
     r"utf8proc\.h": {"data/unicode.cc"},
+    r"zlib\.h": {"data/gzip_stream.cc"},
+    r"zstd.*\.h": {"data/zstd_stream.cc"},
+    r"xxhash\.h": {"data/hash.cc"},
     r"cuda.*\.h": {"core/kernel.h"},
 }
 TOP_LEVEL = {"CMakeLists.txt", "CMakePresets.json", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "LICENSE", "tests", "examples", *LAYERS}
