@@ -91,6 +91,8 @@ if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
     begin "unit: $(basename "$program")"
     gtest "$program"
   done
+  begin "allocations"
+  script "$build/tests/check_allocations"
   begin "programs"
   script python3 tests/launch/programs_test.py "$build/bin"
   if [ $with_oracle = yes ] && [ -z "$full" ]; then oracle; fi
