@@ -102,8 +102,8 @@ void fill_normal(const Context& context, const RandomRectangle& rectangle, doubl
   dispatch(out.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const u64 first = u64(rectangle.row_begin) * u64(rectangle.global_cols) + u64(rectangle.col_begin);
-    for_each_row(context.device, out.rows(), 8 * out.cols(),
-                 FillNormal<T>{rectangle.seed, rectangle.stream, first, u64(rectangle.global_cols), std, rows_of<T>(out)});
+    for_each_row(context.device, out.rows(), out.cols(),
+                 FillNormal<T>{rectangle.seed, rectangle.stream, first, u64(rectangle.global_cols), std, rows_of<T>(out)}, 8);
   });
 }
 

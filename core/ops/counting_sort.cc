@@ -68,10 +68,10 @@ CountingSort counting_sort(const Context& context, const Tensor& keys, i64 bucke
   s.inverse = pointer_or_null<std::int32_t>(inverse);
   s.counts = context.scratch.tensor({s.chunks, buckets}, DType::i32).as<std::int32_t>();
   s.offsets = context.scratch.tensor({buckets + 1}, DType::i64).as<i64>();
-  for_each_row(context.device, s.chunks, s.size + buckets, Count{s});
+  for_each_row(context.device, s.chunks, 1, Count{s}, s.size);
   for_each(context.device, buckets, SumOverChunks{s});
-  for_each_row(context.device, 1, buckets, SumOverBuckets{s});
-  for_each_row(context.device, s.chunks, s.size, Place{s});
+  for_each_row(context.device, 1, 1, SumOverBuckets{s});
+  for_each_row(context.device, s.chunks, 1, Place{s}, s.size);
   return s;
 }
 

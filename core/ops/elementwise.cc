@@ -109,8 +109,8 @@ double sum_of(const Context& context, const Tensor& x, F f) {
   const Tensor partial = context.scratch.tensor({chunks}, DType::f64), total = context.scratch.tensor({1}, DType::f64);
   dispatch(x.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    for_each_row(context.device, chunks, rows_per_chunk * layout.cols,
-                 PartialSum<T, F>{layout.of<const T>(x), layout.rows, rows_per_chunk, partial.as<double>(), f});
+    for_each_row(context.device, chunks, layout.cols, PartialSum<T, F>{layout.of<const T>(x), layout.rows, rows_per_chunk, partial.as<double>(), f},
+                 rows_per_chunk);
   });
   for_each_row(context.device, 1, chunks, Total{row_of<const double>(partial), total.as<double>()});
   double sum;

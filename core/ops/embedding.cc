@@ -56,7 +56,8 @@ void embedding_backward(const Context& context, const Tensor& dy, const Tensor& 
   dispatch(dy.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const i64 teams = kBuckets * ((dy.cols() + kWidth - 1) / kWidth);
-    for_each_row(context.device, teams, dy.numel() / teams, AddTokens<T>{sorted, rows_of<const T>(dy), rows_of<Acc<T>>(d_table)});
+    for_each_row(context.device, teams, kWidth, AddTokens<T>{sorted, rows_of<const T>(dy), rows_of<Acc<T>>(d_table)},
+                 dy.numel() / (teams * kWidth) + 1);
   });
 }
 

@@ -48,6 +48,7 @@ struct Route {
     const int n = k;
     if (norm)
       team.once([=] {
+        AF_ROLLED
         for (int slot = 0; slot < n; ++slot) weights[slot] /= chosen;
       });
   }
@@ -238,10 +239,11 @@ void expert_load(const Context& context, const Tensor& probs, const Tensor& expe
                      context.scratch.tensor({groups * chunks.count, experts}, DType::f64).as<double>(), experts};
   dispatch_accumulator(probs.dtype, [&](auto type) {
     using A = typename decltype(type)::type;
-    for_each_row(context.device, groups * chunks.count, chunks.size * experts,
-                 ChunkLoad<A>{rows_of<const A>(probs), expert.as<std::int32_t>(), tokens ? int(expert.numel() / tokens) : 0, chunks, partial});
+    for_each_row(context.device, groups * chunks.count, experts,
+                 ChunkLoad<A>{rows_of<const A>(probs), expert.as<std::int32_t>(), tokens ? int(expert.numel() / tokens) : 0, chunks, partial},
+                 chunks.size);
   });
-  for_each_row(context.device, groups, chunks.count * experts, GroupLoad{partial, {counts.as<i64>(), prob_sums.as<double>(), experts}, chunks.count});
+  for_each_row(context.device, groups, experts, GroupLoad{partial, {counts.as<i64>(), prob_sums.as<double>(), experts}, chunks.count}, chunks.count);
 }
 
 void permutation(const Context& context, const Tensor& expert, std::int64_t num_experts, const Tensor& source, const Tensor& position,
@@ -272,8 +274,8 @@ void unpermute_sum(const Context& context, const Tensor& y, const Tensor& positi
     using T = typename decltype(type)::type;
     const Rows<const T> add_to = base.empty() ? Rows<const T>{} : rows_of<const T>(base);
     const int k = int(position.cols());
-    for_each_row(context.device, out.rows(), (k + 1) * out.cols(),
-                 UnpermuteSum<T>{rows_of<const T>(y), position.as<std::int32_t>(), k, add_to, rows_of<T>(out)});
+    for_each_row(context.device, out.rows(), out.cols(),
+                 UnpermuteSum<T>{rows_of<const T>(y), position.as<std::int32_t>(), k, add_to, rows_of<T>(out)}, k + 1);
   });
 }
 

@@ -170,9 +170,10 @@ void rms_norm_backward(const Context& context, const Tensor& dy, const Tensor& x
     const RowChunks chunks(x.rows(), x.cols());
     const Arena::Scope scope(context.scratch);
     const Tensor partial = context.scratch.tensor({chunks.count, x.cols()}, dw.dtype);
-    for_each_row(context.device, chunks.count, chunks.size * x.cols(),
+    for_each_row(context.device, chunks.count, x.cols(),
                  RmsNormBackward<T>{chunks, rows_of<const T>(dy), rows_of<const T>(x), row_of<const T>(w), rstd.as<const Acc<T>>(), rows_of<T>(dx),
-                                    accumulate_dx == Accumulate::yes, rows_of<Acc<T>>(partial)});
+                                    accumulate_dx == Accumulate::yes, rows_of<Acc<T>>(partial)},
+                 chunks.size);
     add_partials<Acc<T>>(context.device, partial, dw);
   });
 }
@@ -199,9 +200,10 @@ void head_norm_rope_backward(const Context& context, const Tensor& dy, const Ten
     const RowChunks chunks(rows, d);
     const Arena::Scope scope(context.scratch);
     const Tensor partial = context.scratch.tensor({chunks.count, d}, dw.dtype);
-    for_each_row(context.device, chunks.count, chunks.size * d,
+    for_each_row(context.device, chunks.count, d,
                  HeadNormRopeBackward<T>{chunks, heads_of<const T>(dy), heads_of<const T>(x), row_of<const T>(p.w), angles, rstd.as<const Acc<T>>(),
-                                         heads_of<T>(dx), rows_of<Acc<T>>(partial)});
+                                         heads_of<T>(dx), rows_of<Acc<T>>(partial)},
+                 chunks.size);
     add_partials<Acc<T>>(context.device, partial, dw);
   });
 }

@@ -88,8 +88,8 @@ void rope_tables(const Context& context, const RopeSettings& settings, const Ten
   copy_to_device(context.device, inverse.data, host.data(), host.size() * sizeof(float));
   dispatch_accumulator(cos.dtype, [&](auto type) {
     using A = typename decltype(type)::type;
-    for_each_row(context.device, cos.rows(), 8 * cos.cols(),
-                 Tables<A>{row_of<const float>(inverse), rows_of<A>(cos), rows_of<A>(sin), A(rope_attention_factor(settings))});
+    for_each_row(context.device, cos.rows(), cos.cols(),
+                 Tables<A>{row_of<const float>(inverse), rows_of<A>(cos), rows_of<A>(sin), A(rope_attention_factor(settings))}, 8);
   });
 }
 

@@ -58,8 +58,7 @@ void swiglu(const Context& context, const Tensor& gate_up, const Tensor& row_sca
   AF_CHECK(row_scale.empty() || row_scale.numel() == y.rows(), "swiglu: {} scales for {} rows", row_scale.numel(), y.rows());
   dispatch(y.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    for_each_row(context.device, y.rows(), gate_up.cols(),
-                 SwiGlu<T>{rows_of<const T>(gate_up), pointer_or_null<const Acc<T>>(row_scale), rows_of<T>(y)});
+    for_each_row(context.device, y.rows(), y.cols(), SwiGlu<T>{rows_of<const T>(gate_up), pointer_or_null<const Acc<T>>(row_scale), rows_of<T>(y)});
   });
 }
 
@@ -71,7 +70,7 @@ void swiglu_backward(const Context& context, const Tensor& dy, const Tensor& gat
            "swiglu_backward: row_scale {} and d_row_scale {} for {} rows", row_scale.shape.str(), d_row_scale.shape.str(), dy.rows());
   dispatch(dy.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    for_each_row(context.device, dy.rows(), 2 * gate_up.cols(),
+    for_each_row(context.device, dy.rows(), dy.cols(),
                  SwiGluBackward<T>{rows_of<const T>(dy), rows_of<const T>(gate_up), pointer_or_null<const Acc<T>>(row_scale), rows_of<T>(d_gate_up),
                                    pointer_or_null<Acc<T>>(d_row_scale)});
   });
