@@ -37,8 +37,8 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   void* tsan = nullptr;
   Wait wait = Wait::nothing;
-  const void* site = nullptr;  // of the barrier it waits at
-  unsigned mask = 0;           // of the warp operation it waits in
+  int line = 0;       // of the barrier it waits at
+  unsigned mask = 0;  // of the warp operation it waits in
   int from = 0;
   LaneValue value, result;
 };
@@ -189,13 +189,13 @@ void finish_warp_operation(Block& b, int thread, std::vector<int>& ready) {
 // The block's barrier: done if all threads stand at it; some may have returned only if none waits.
 int finish_block_barrier(Block& b, std::vector<int>& ready) {
   int waiting = 0;
-  const void* site = nullptr;
+  int line = 0;
   bool different = false;
   for (int i = 0; i < b.threads; ++i) {
     const Fiber& fiber = b.fibers[std::size_t(i)];
     if (fiber.wait != Wait::block_barrier) continue;
-    different |= site && site != fiber.site;
-    site = fiber.site;
+    different |= line && line != fiber.line;
+    line = fiber.line;
     ++waiting;
   }
   if (waiting < b.threads) return waiting;
@@ -269,13 +269,13 @@ void launch(int blocks, int threads, const std::function<void()>& body) {
   block = nullptr;
 }
 
-void sync_block(const void* site) {
+void sync_block(int line) {
   release(block);
   {
     Unwatched unwatched;
     Fiber& fiber = self();
     fiber.wait = Wait::block_barrier;
-    fiber.site = site;
+    fiber.line = line;
     switch_to_scheduler();
   }
   acquire(block);

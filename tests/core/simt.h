@@ -35,8 +35,8 @@ int block_index();
 int threads_per_block();
 int blocks_per_grid();
 
-// All threads of the block come here before any goes on. `site`: which barrier of the program this is.
-void sync_block(const void* site);
+// All threads of the block come here before any goes on. `line`: which barrier of the program this is.
+void sync_block(int line);
 
 // All lanes in `mask` bring a value; each leaves with the value of lane `from` (its own where that is not in the mask).
 struct LaneValue {
@@ -67,8 +67,7 @@ inline constexpr simt::Dim<simt::BlockIndex> blockIdx{};
 inline constexpr simt::Dim<simt::BlockDim> blockDim{};
 inline constexpr simt::Dim<simt::GridDim> gridDim{};
 
-// Not inlined, so that the return address tells one barrier from another.
-__attribute__((noinline)) inline void __syncthreads() { simt::sync_block(__builtin_return_address(0)); }
+#define __syncthreads() simt::sync_block(__LINE__)
 inline void __syncwarp(unsigned mask = ~0u) { simt::exchange(mask, {}, 0); }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
