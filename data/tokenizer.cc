@@ -1,6 +1,7 @@
 #include "data/tokenizer.h"
 
 #include "core/error.h"
+#include "data/bpe_files.h"
 #include "data/byte_tokenizer.h"
 
 namespace af {
@@ -51,7 +52,7 @@ std::string_view Encoder::normalised(std::string_view text, SpecialTokens specia
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
   if (name == "bytes") return std::make_unique<ByteTokenizer>();
-  user_error("tokenizer '{}' is unknown; there is 'bytes' (256 bytes and Qwen's special tokens)", name);
+  return std::make_unique<BpeTokenizer>(read_bpe_vocabulary(name));
 }
 
 }  // namespace af

@@ -61,7 +61,7 @@ class Encoder {
   std::string normalised_;
 };
 
-// "bytes" is the byte tokenizer. Anything else is a UserError.
+// "bytes" is the byte tokenizer; anything else a folder or file with a byte-level BPE vocabulary (bpe_files.h).
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name);
 
 }  // namespace af

@@ -1,0 +1,18 @@
+// Vocabularies as others write them, and as Hugging Face's libraries read them.
+#pragma once
+#include <string>
+
+#include "data/bpe_tokenizer.h"
+
+namespace af {
+
+// `path` is a folder with tokenizer.json, with vocab.json + merges.txt + tokenizer_config.json, or with one *.tiktoken;
+// or one such tokenizer.json or *.tiktoken itself. A .tiktoken file ("base64 rank" a line) gets Qwen's special tokens after
+// its last rank. UserError naming the file where something is missing, or asks for what this program does not do: another
+// normalisation than NFC, another split than Qwen's (word_split.h), another model than byte-level BPE.
+BpeVocabulary read_bpe_vocabulary(const std::string& path);
+
+// Writes FOLDER/tokenizer.json and FOLDER/tokenizer_config.json.
+void write_bpe_vocabulary(const BpeVocabulary& vocabulary, const std::string& folder);
+
+}  // namespace af
