@@ -73,6 +73,8 @@ Json to_json(const TrainingState& state, const CheckpointParts& parts) {
   j.set("consumed_tokens", state.consumed_tokens);
   j.set("skipped", state.skipped);
   j.set("optimizer_steps", parts.optimizer.steps());
+  j.set("tokenizer_sha256", state.tokenizer_sha256);
+  j.set("datasets", state.datasets);
   j.set("data", af::to_json(state.stream));
   Json layers = Json::Array{};
   for (const RouterStatistics& layer : parts.router) {
@@ -96,6 +98,8 @@ TrainingState state_of(const JsonView& j) {
   state.consumed_samples = j["consumed_samples"].integer();
   state.consumed_tokens = j["consumed_tokens"].integer();
   state.skipped = j["skipped"].integer();
+  state.tokenizer_sha256 = j["tokenizer_sha256"].string();
+  state.datasets = j["datasets"].value();
   state.stream = stream_state_from(j["data"]);
   return state;
 }

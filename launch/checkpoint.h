@@ -23,6 +23,8 @@ struct TrainingState {
   std::int64_t iteration = 0, consumed_samples = 0, consumed_tokens = 0;  // across stages
   std::int64_t skipped = 0;          // steps skipped for gradients that were not finite
   StreamState stream;
+  std::string tokenizer_sha256;  // of the datasets; "": weights that were imported
+  Json datasets;                 // what the run read (launch/datasets.h)
 };
 
 // What a checkpoint is made of, beside the state.

@@ -124,7 +124,8 @@ struct CheckpointConfig {
 };
 
 struct LoggingConfig {
-  std::int64_t log_interval = 1;  // iterations per log line; metrics.jsonl gets every iteration
+  std::int64_t log_interval = 1;  // iterations per log line; metrics.jsonl and TensorBoard get every iteration
+  bool tensorboard = true;        // event files in output_dir/tensorboard
 };
 
 struct RuntimeConfig {

@@ -32,6 +32,7 @@ std::vector<std::string> data_problems(const Config& config) {
   std::vector<std::string> out;
   std::set<std::string> seen;
   const std::string tokenizer = config.tokenizer.path.empty() ? "" : make_tokenizer(config.tokenizer.path)->sha256();
+  std::string first_path, first_tokenizer;
   const auto check = [&](const DataSource& source, const StageConfig& stage) {
     if (!seen.insert(fmt::format("{} {}", source.path, stage.seq_length)).second) return;
     try {
@@ -39,8 +40,12 @@ std::vector<std::string> data_problems(const Config& config) {
       const std::int64_t tokens = H5File::open(source.path).dataset("/tokens").rows();
       if (tokens < stage.seq_length)
         user_error("{}: {} tokens, fewer than one sequence of stage {} (seq_length {})", source.path, tokens, stage.name, stage.seq_length);
-      if (!tokenizer.empty() && read_token_dataset_info(source.path).tokenizer_sha256 != tokenizer)
+      const std::string made_with = read_token_dataset_info(source.path).tokenizer_sha256;
+      if (!tokenizer.empty() && made_with != tokenizer)
         user_error("{}: made with another tokenizer than tokenizer.path {} ({})", source.path, config.tokenizer.path, config.tokenizer.where);
+      if (first_path.empty()) first_path = source.path, first_tokenizer = made_with;
+      if (made_with != first_tokenizer)
+        user_error("{}: made with another tokenizer ({:.8}) than {} ({:.8}); a run has one", source.path, made_with, first_path, first_tokenizer);
     } catch (const UserError& error) {
       out.push_back(fmt::format("{}: {}", source.where, error.what()));
     }

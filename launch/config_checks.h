@@ -12,7 +12,7 @@ namespace af {
 std::vector<std::string> missing_files(const Config& config);
 
 // What does not fit among the datasets that all stages name, before the first stage begins: unreadable, empty, ids beyond the
-// model's vocabulary, made with another tokenizer than the configuration's, fewer tokens than one sequence.
+// model's vocabulary, made with another tokenizer than the configuration's or than each other, fewer tokens than one sequence.
 std::vector<std::string> data_problems(const Config& config);
 
 // What is allowed but seldom meant: sequences longer than max_position_embeddings.

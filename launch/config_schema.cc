@@ -380,7 +380,10 @@ void describe(Fields& f, Config& config) {
     f.integer("save_interval", config.checkpoint.save_interval, kNotNegative);
     f.integer("keep", config.checkpoint.keep, kNotNegative);
   });
-  f.section("logging", [&] { f.integer("log_interval", config.logging.log_interval, kCount); });
+  f.section("logging", [&] {
+    f.integer("log_interval", config.logging.log_interval, kCount);
+    f.boolean("tensorboard", config.logging.tensorboard, Need::optional);
+  });
   f.section("runtime", [&] { describe_runtime(f, config.runtime); });
 }
 

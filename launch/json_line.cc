@@ -84,5 +84,12 @@ JsonLine& JsonLine::add(std::string_view name, const JsonLine& value) {
   fields_ += value.text();
   return *this;
 }
+JsonLine& JsonLine::add(std::string_view name, std::span<const JsonLine> values) {
+  key(name);
+  fields_ += '[';
+  for (std::size_t i = 0; i < values.size(); ++i) fields_ += (i > 0 ? ", " : "") + values[i].text();
+  fields_ += ']';
+  return *this;
+}
 
 }  // namespace af

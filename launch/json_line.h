@@ -1,6 +1,7 @@
 // One JSON object, written field by field in the order of the calls: a line of metrics.jsonl.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,7 @@ class JsonLine {
   JsonLine& add(std::string_view key, std::string_view value);
   JsonLine& add(std::string_view key, const char* value) { return add(key, std::string_view(value)); }
   JsonLine& add(std::string_view key, const JsonLine& value);
+  JsonLine& add(std::string_view key, std::span<const JsonLine> values);  // an array
   std::string text() const { return "{" + fields_ + "}"; }
 
  private:

@@ -96,7 +96,9 @@ constexpr Answer kAnswers[] = {
     {"finetune pretrained_checkpoint", "use init: {checkpoint: FOLDER} or {hf_checkpoint: FOLDER}: weights alone, a fresh optimizer"},
     {"async_save ckpt_format dist_ckpt_format ckpt_fully_parallel_save",
      "a checkpoint is written whole before training goes on, in one format; leave it out"},
-    {"tensorboard tensorboard_dir wandb_project wandb_exp_name", "every step goes to output_dir/metrics.jsonl; leave it out"},
+    {"tensorboard_dir tensorboard_log_interval log_validation_ppl_to_tensorboard log_learning_rate_to_tensorboard",
+     "every step goes to output_dir/tensorboard unless logging: {tensorboard: false}; leave it out"},
+    {"wandb_project wandb_exp_name", "every step goes to output_dir/metrics.jsonl and output_dir/tensorboard; leave it out"},
     {"log_throughput log_params_norm log_progress log_timers_to_tensorboard log_memory_to_tensorboard",
      "always in the log line and in metrics.jsonl; leave it out"},
 };

@@ -62,6 +62,7 @@ struct Trainer::Stage {
 
 Trainer::Trainer(const Config& config, const Device& device)
     : config_(config),
+      datasets_(dataset_records(config)),
       device_(device),
       scratch_(device, "scratch"),
       context_{device, scratch_},
@@ -70,10 +71,15 @@ Trainer::Trainer(const Config& config, const Device& device)
       optimizer_(device, allocated(parameters_)),
       saved_(device, config.model.num_hidden_layers),
       metrics_(prepared_output_dir(config) + "/metrics.jsonl"),
-      peak_tflops_(config.runtime.peak_tflops > 0 ? config.runtime.peak_tflops : measure_peak_tflops(device, parameters_.dtype())) {}
+      peak_tflops_(config.runtime.peak_tflops > 0 ? config.runtime.peak_tflops : measure_peak_tflops(device, parameters_.dtype())) {
+  if (config.logging.tensorboard) tensorboard_.emplace(config.output_dir + "/tensorboard");
+}
 
 void Trainer::run(const RunOptions& options) {
+  metrics_.write(event("run_begin").add("tokenizer_sha256", datasets_.front().info.tokenizer_sha256).add("datasets", to_json_lines(datasets_)));
   begin(options);
+  state_.tokenizer_sha256 = datasets_.front().info.tokenizer_sha256;
+  state_.datasets = to_json(datasets_);
   std::size_t first = std::size_t(state_.stage) + (state_.stage_finished ? 1 : 0);
   for (std::size_t i = first; i < config_.stages.size(); ++i) {
     if (state_.stage != std::int64_t(i) || state_.stage_finished) {
@@ -100,6 +106,9 @@ void Trainer::begin(const RunOptions& options) {
   state_ = load_checkpoint(context_, path, parts());
   if (state_.stage >= std::int64_t(config_.stages.size()) || config_.stages[std::size_t(state_.stage)].name != state_.stage_name)
     user_error("{}: was saved in stage {} (the {}. of its run), which this configuration does not have there", path, state_.stage_name, state_.stage + 1);
+  if (const std::string& now = datasets_.front().info.tokenizer_sha256; state_.tokenizer_sha256 != now)
+    user_error("{}: was trained on datasets of another tokenizer ({:.8}) than {} ({:.8}); resume with datasets of the same, or begin from the weights with init",
+               path, state_.tokenizer_sha256, datasets_.front().path, now);
   say("resumed from {} (stage {}, iteration {})\n", path, state_.stage_name, state_.iteration);
   metrics_.write(event("resume").add("checkpoint", path).add("stage", state_.stage_name).add("iteration", state_.iteration));
 }
@@ -131,6 +140,7 @@ void Trainer::run_stage(const StageConfig& stage) {
   while (state_.stage_iteration < stage.train_iters()) {
     StepMetrics metrics = step(stage, current);
     metrics_.write(metrics);
+    if (tensorboard_) tensorboard_->write(metrics);
     window_.add(metrics);
     bool last = state_.stage_iteration == stage.train_iters();
     if (state_.iteration % config_.logging.log_interval == 0 || last) say("{}\n", window_.line(total, remaining_flops(stage)));
@@ -221,10 +231,11 @@ void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
 
 void Trainer::validate(Stage& current) {
   for (const ValidationResult& result : current.validation.run(context_, model_)) {
-    say(" validation {} at iteration {} | lm loss: {:.6E} | lm loss PPL: {:.6E} | targets: {}\n", result.name, state_.iteration, result.lm_loss,
-        std::exp(result.lm_loss), result.targets);
-    metrics_.write(event("validation").add("stage", state_.stage_name).add("iteration", state_.iteration).add("source", result.name)
-                       .add("lm_loss", result.lm_loss).add("targets", result.targets).add("sequences", result.sequences));
+    say("{}\n", log_line(result, state_.iteration));
+    JsonLine line = event("validation").add("stage", state_.stage_name).add("iteration", state_.iteration);
+    add_to(line, result);
+    metrics_.write(line);
+    if (tensorboard_) tensorboard_->write(result, state_.iteration, state_.consumed_samples);
   }
 }
 

@@ -5,8 +5,10 @@
 
 #include "launch/checkpoint.h"
 #include "launch/config.h"
+#include "launch/datasets.h"
 #include "launch/global_batch.h"
 #include "launch/metrics.h"
+#include "launch/tensorboard.h"
 #include "launch/validation.h"
 #include "models/qwen3.h"
 
@@ -40,6 +42,7 @@ class Trainer {
   CheckpointParts parts() { return {model_.config(), parameters_, optimizer_, model_.router_statistics()}; }
 
   const Config& config_;
+  const std::vector<DatasetRecord> datasets_;
   Device device_;
   Arena scratch_;
   Context context_;
@@ -48,6 +51,7 @@ class Trainer {
   Optimizer optimizer_;
   Qwen3Model::Saved saved_;
   MetricsFile metrics_;
+  std::optional<TensorBoardFile> tensorboard_;
   LogWindow window_;
   TrainingState state_;
   double peak_tflops_ = 0;

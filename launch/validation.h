@@ -1,18 +1,54 @@
-// Validation: the mean loss of held-out sources, each by itself, always on the same sequences.
+// Validation: the mean loss of held-out sources, each by itself, always on the same sequences; also by the role of the target and
+// by how much context the model had (does the second half of 128K help?).
 #pragma once
+#include <span>
 #include <string>
 #include <vector>
 
+#include "data/document.h"
 #include "launch/config.h"
 #include "launch/global_batch.h"
+#include "launch/json_line.h"
 #include "models/qwen3.h"
 
 namespace af {
 
+struct LossSum {
+  double loss = 0;  // nats, over the counted targets
+  std::int64_t targets = 0;
+  void add(double token_loss) { loss += token_loss, ++targets; }
+  double mean() const { return targets > 0 ? loss / double(targets) : 0; }
+};
+
+struct RoleLoss : LossSum {
+  Role role{};  // of the target
+};
+
+// Of tokens that see `begin` to `end - 1` tokens before them, all in their document and sequence. [0, 64), [64, 128), [128, 256), ...
+struct PositionLoss : LossSum {
+  std::int64_t begin = 0, end = 0;
+};
+
 struct ValidationResult {
   std::string name;
-  double lm_loss = 0;  // nats per counted target
-  std::int64_t targets = 0, sequences = 0;
+  std::int64_t sequences = 0;
+  LossSum total;
+  std::vector<RoleLoss> by_role;          // those with targets, in the order of Role; empty: the source names no roles
+  std::vector<PositionLoss> by_position;  // those with targets
+};
+
+// Adds up the losses of sequences. Sums in fp64, in the order of the tokens.
+class LossTable {
+ public:
+  explicit LossTable(std::int64_t seq_length);
+  // token_loss: of the sequence's tokens, [S] fp32 or fp64.
+  void add(const PackedSequence& sequence, const Tensor& token_loss);
+  ValidationResult result() const;
+
+ private:
+  LossSum total_;
+  std::vector<RoleLoss> by_role_;
+  std::vector<PositionLoss> by_position_;
 };
 
 // The first eval_iters * global_batch_size sequences of each source (fewer where it has fewer), in file order.
@@ -27,5 +63,9 @@ class Validation {
   std::vector<std::int64_t> sequences_;  // of each source
   GlobalBatch batch_;
 };
+
+// For the event `validation` of metrics.jsonl, and for the log.
+void add_to(JsonLine& line, const ValidationResult& result);
+std::string log_line(const ValidationResult& result, std::int64_t iteration);
 
 }  // namespace af

@@ -400,6 +400,7 @@ TEST(Config, PrintedConfigurationParsesBack) {
                         "checkpoint.save_interval=1",
                         "checkpoint.keep=1",
                         "logging.log_interval=9",
+                        "logging.tensorboard=false",
                         "runtime.precision=fp64",
                         "runtime.threads_per_rank=3",
                         "runtime.peak_tflops=1.5",
