@@ -1,4 +1,4 @@
-// Vocabularies as others write them, and as Hugging Face's libraries read them.
+// Reads a vocabulary from whatever files it comes in.
 #pragma once
 #include <string>
 
@@ -11,8 +11,5 @@ namespace af {
 // its last rank. UserError naming the file where something is missing, or asks for what this program does not do: another
 // normalisation than NFC, another split than Qwen's (word_split.h), another model than byte-level BPE.
 BpeVocabulary read_bpe_vocabulary(const std::string& path);
-
-// Writes FOLDER/tokenizer.json and FOLDER/tokenizer_config.json.
-void write_bpe_vocabulary(const BpeVocabulary& vocabulary, const std::string& folder);
 
 }  // namespace af

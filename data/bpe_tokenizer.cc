@@ -79,10 +79,10 @@ std::string problem_of(const BpeVocabulary& vocabulary) {
 }
 
 // A word of at most 31 bytes that makes at most 8 tokens is remembered in a table that forgets: each word has one place,
-// where the newest stays. 64 bytes an entry, 2 MB in all.
+// where the newest stays. 64 bytes an entry, 4 MB in all.
 class BpeEncoder : public Encoder {
  public:
-  explicit BpeEncoder(const BpeTokenizer& tokenizer) : Encoder(tokenizer), bpe_(tokenizer), words_(kWords) {}
+  explicit BpeEncoder(const BpeTokenizer& tokenizer) : Encoder(tokenizer), bpe_(tokenizer), words_(std::size_t(1) << kLogWords) {}
 
  protected:
   std::string_view normalised_ordinary(std::string_view text) override { return bpe_.unicode_.nfc(text, text_); }
@@ -106,7 +106,7 @@ class BpeEncoder : public Encoder {
       }
       const Key key = key_of(text, at, size);
       Word& word = words_[place_of(key)];
-      if (word.key != key) {
+      if (differ(word.key, key)) {
         fresh_.clear();
         bpe_.merges_.encode(text.substr(at, size), buffers_, fresh_);
         if (fresh_.size() > kMostIds) {
@@ -126,7 +126,8 @@ class BpeEncoder : public Encoder {
   }
 
  private:
-  static constexpr std::size_t kMostBytes = 31, kMostIds = 8, kWords = 1 << 15;
+  static constexpr std::size_t kMostBytes = 31, kMostIds = 8;
+  static constexpr int kLogWords = 16;
   using Key = std::array<std::uint64_t, 4>;  // the bytes, zeros, and in the last byte how many there are
   struct alignas(64) Word {
     Key key{};  // of no bytes: no word
@@ -148,9 +149,13 @@ class BpeEncoder : public Encoder {
     return key;
   }
 
+  static bool differ(const Key& a, const Key& b) {  // in registers, which == of arrays is not
+    return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])) != 0;
+  }
+
   static std::size_t place_of(const Key& key) {
     const std::uint64_t sum = key[0] * 0x9e3779b97f4a7c15 ^ key[1] * 0xc2b2ae3d27d4eb4f ^ key[2] * 0x165667b19e3779f9 ^ key[3] * 0xd6e8feb86659fd93;
-    return (sum ^ sum >> 29) * 0x9e3779b97f4a7c15 >> (64 - 15);
+    return (sum ^ sum >> 29) * 0x9e3779b97f4a7c15 >> (64 - kLogWords);
   }
 
   const BpeTokenizer& bpe_;
