@@ -1,124 +1,50 @@
-// af_data tokenize: files of text and chat messages become one token dataset, document by document, in bounded memory.
-#include <chrono>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
-#include <optional>
+// af_data tokenize: files of text and chat messages become one token dataset with a manifest.
+#include <unistd.h>
+
+#include <charconv>
+#include <thread>
 
 #include "core/error.h"
-#include "data/chat.h"
-#include "data/file.h"
-#include "data/json.h"
-#include "data/token_dataset.h"
-#include "data/tokenizer.h"
 #include "launch/data_commands.h"
+#include "launch/tokenize_job.h"
 
 namespace af {
 namespace {
 
-namespace fs = std::filesystem;
-constexpr std::int64_t kMostReports = 20;  // skipped lines that are named one by one
+constexpr double kNearThreshold = 0.8;
 
-bool is_json_lines(const std::string& path) {
-  std::string ending = fs::path(path).extension().string();
-  if (ending == ".jsonl" || ending == ".ndjson" || ending == ".json") return true;
-  if (ending == ".txt" || ending == ".md") return false;
-  user_error("{}: the name must end in .jsonl, .ndjson or .json (an object a line) or in .txt or .md (one document a file)", path);
+double threshold_from(const std::string& text) {
+  double threshold = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threshold);
+  if (error != std::errc() || end != text.data() + text.size() || !(threshold > 0 && threshold <= 1)) {
+    user_error("--near-duplicates {}: expected a similarity above 0 and up to 1, such as 0.8", text);
+  }
+  return threshold;
 }
 
-void check_inputs(const std::vector<std::string>& paths) {
-  std::string problems;
-  for (const std::string& path : paths) {
-    try {
-      is_json_lines(path);
-      if (fs::is_directory(path)) user_error("{}: is a folder; name the files in it", path);
-      if (!std::ifstream(path)) user_error("{}: cannot be read", path);
-    } catch (const UserError& error) {
-      problems += (problems.empty() ? "" : "\n") + std::string(error.what());
-    }
-  }
-  if (!problems.empty()) throw UserError(problems);
+TokenizeJobOptions options_from(const Arguments& arguments) {
+  TokenizeJobOptions options;
+  options.tokenizer = arguments.value("--tokenizer");
+  options.output = arguments.value("--output");
+  options.inputs = arguments.values("--input");
+  options.tokenize.text_key = arguments.value("--text-key");
+  options.tokenize.licence_key = arguments.value("--licence-key");
+  if (arguments.value("--special-tokens-in-text") == "recognise") options.tokenize.specials = SpecialTokens::recognise;
+  if (arguments.value("--loss-on") == "assistant") options.tokenize.loss_on = LossOn::assistant;
+  options.licence = arguments.value("--licence");
+  if (arguments.value("--remove-duplicates") == "exact") options.remove = RemoveDuplicates::exact;
+  if (arguments.value("--remove-duplicates") == "near") options.remove = RemoveDuplicates::near, options.near_threshold = kNearThreshold;
+  if (arguments.has("--near-duplicates")) options.near_threshold = threshold_from(arguments.value("--near-duplicates"));
+  options.max_line_bytes = arguments.integer("--max-line-bytes", options.max_line_bytes);
+  if (options.max_line_bytes < 1024 || options.max_line_bytes > 1 << 30)
+    user_error("--max-line-bytes {}: expected 1024 to {}", options.max_line_bytes, 1 << 30);
+  const std::int64_t threads = arguments.integer("--threads", std::max(1u, std::thread::hardware_concurrency()));
+  if (threads < 1 || threads > 1024) user_error("--threads {}: expected 1 to 1024", threads);
+  options.threads = int(threads);
+  options.strict = arguments.has("--strict");
+  options.terminal = ::isatty(STDERR_FILENO) != 0;
+  return options;
 }
-
-class TokenizeJob {
- public:
-  explicit TokenizeJob(const Arguments& arguments)
-      : tokenizer_(make_tokenizer(arguments.value("--tokenizer"))),
-        encoder_(tokenizer_->encoder()),
-        specials_(arguments.value("--special-tokens-in-text") == "recognise" ? SpecialTokens::recognise : SpecialTokens::split),
-        only_text_(arguments.has("--text-key")),
-        text_key_(arguments.value("--text-key", "text")) {}
-
-  int run(const std::vector<std::string>& inputs, const std::string& output, bool strict) {
-    check_inputs(inputs);
-    auto begin = std::chrono::steady_clock::now();
-    std::string source;
-    for (const std::string& input : inputs) source += (source.empty() ? "" : " ") + fs::path(input).filename().string();
-    writer_.emplace(output, TokenDatasetInfo{tokenizer_->sha256(), tokenizer_->vocab_size(), tokenizer_->eod_token(), source});
-    for (const std::string& input : inputs) is_json_lines(input) ? read_lines(input) : read_text(input);
-    if (skipped_ > kMostReports) fmt::print(stderr, "... and {} more\n", skipped_ - kMostReports);
-    if (strict && skipped_ > 0) user_error("{} lines cannot be used; nothing was written (--strict)", skipped_);
-    if (writer_->num_documents() == 0) user_error("there is no document in the input; nothing was written");
-    writer_->close();
-    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    fmt::print("{}: {} documents, {} tokens from {} file(s), {:.1f} MB in {:.1f} s; {} lines skipped\n", output, writer_->num_documents(),
-               writer_->num_tokens(), inputs.size(), double(bytes_) / 1e6, seconds, skipped_);
-    return kExitDone;
-  }
-
- private:
-  void read_lines(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::string line;
-    for (std::int64_t number = 1; std::getline(file, line); ++number) {
-      bytes_ += std::int64_t(line.size()) + 1;
-      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      try {
-        Json json = Json::parse(line, path, number);
-        add(JsonView(json, fmt::format("{}:{}", path, number)));
-      } catch (const UserError& error) {
-        skip(error.what());
-      }
-    }
-    if (file.bad()) throw std::runtime_error(path + ": reading failed");
-  }
-
-  void read_text(const std::string& path) {
-    std::string text = read_file(path);
-    bytes_ += std::int64_t(text.size());
-    document_.clear();
-    encoder_->encode(text, specials_, document_.tokens);
-    if (text.empty()) return skip(fmt::format("{}: the file is empty", path));
-    writer_->add_document(document_.tokens);
-  }
-
-  void add(const JsonView& line) {
-    document_.clear();
-    if (!only_text_ && line.has("messages")) {
-      render_chat(*encoder_, messages_from(line["messages"]), specials_, document_);
-    } else if (line.has(text_key_)) {
-      encoder_->encode(line[text_key_].string(), specials_, document_.tokens);
-    } else {
-      user_error("{}: expected an object with '{}'{}, found {}", line.where(), text_key_, only_text_ ? "" : " or 'messages'",
-                 line.value().describe());
-    }
-    if (document_.tokens.empty()) user_error("{}: the text is empty", line.where());
-    writer_->add_document(document_.tokens, document_.roles);
-  }
-
-  void skip(const std::string& why) {
-    if (++skipped_ <= kMostReports) fmt::print(stderr, "{}\n", why);
-  }
-
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<Encoder> encoder_;
-  SpecialTokens specials_;
-  bool only_text_;
-  std::string text_key_;
-  std::optional<TokenDatasetWriter> writer_;
-  Document document_;
-  std::int64_t skipped_ = 0, bytes_ = 0;
-};
 
 }  // namespace
 
@@ -128,14 +54,26 @@ Command tokenize_command() {
           "",
           0,
           0,
-          {{"--tokenizer", Takes::one_value, "NAME", "'bytes': 256 bytes and Qwen's special tokens", {}, true},
+          {{"--tokenizer",
+            Takes::one_value,
+            "NAME",
+            "a folder or file with a vocabulary (tokenizer.json, vocab.json and merges.txt, qwen.tiktoken), or 'bytes': 256 bytes and Qwen's special "
+            "tokens",
+            {},
+            true},
            {"--input",
             Takes::values,
             "FILE",
-            "JSON lines, each {\"text\": ...} or {\"messages\": [{\"role\", \"content\"}]}; or .txt, one document a file",
+            "JSON lines, each {\"text\": ...} or {\"messages\": [{\"role\", \"content\"}]}; or .txt, one document a file; also .gz and .zst; "
+            "patterns ('part-*.jsonl') may be quoted",
             {},
             true},
-           {"--output", Takes::one_value, "X.h5", "the dataset; replaced in one step when all is written", {}, true},
+           {"--output",
+            Takes::one_value,
+            "X.h5",
+            "the dataset, and beside it X.h5.manifest.json. Until all is done the work is in X.h5.part: killed, the same command goes on",
+            {},
+            true},
            {"--text-key",
             Takes::one_value,
             "KEY",
@@ -148,12 +86,39 @@ Command tokenize_command() {
             "what <|...|> in the input is: ordinary text (split, the default) or the token",
             {"split", "recognise"},
             false},
+           {"--loss-on",
+            Takes::one_value,
+            "",
+            "what counts as a target: all (default), or of chats only thoughts, actions and answers",
+            {"all", "assistant"},
+            false},
+           {"--near-duplicates",
+            Takes::one_value,
+            "THRESHOLD",
+            "looks for documents whose sets of word 5-grams are that similar (Jaccard, by MinHash; 0.6 KB of memory a document); exact ones are "
+            "always counted",
+            {},
+            false},
+           {"--remove-duplicates",
+            Takes::one_value,
+            "",
+            "keeps the first of documents with the same text (but for white space), or also of similar ones (0.8, or --near-duplicates)",
+            {"exact", "near"},
+            false},
+           {"--licence", Takes::one_value, "TEXT", "the licence of the input, for the manifest", {}, false},
+           {"--licence-key", Takes::one_value, "KEY", "the member of a line that names its licence", {}, false},
+           {"--max-line-bytes",
+            Takes::one_value,
+            "N",
+            "a longer line, or text file, is reported and skipped (default 16777216); bounds the memory",
+            {},
+            false},
+           {"--threads", Takes::one_value, "N", "default: all cores; the result does not depend on it", {}, false},
            {"--strict", Takes::nothing, "", "a line that cannot be used fails the whole (default: it is reported and skipped)", {}, false}},
-          {"af_data tokenize --tokenizer bytes --input trajectories.jsonl --output trajectories.h5",
+          {"af_data tokenize --tokenizer bytes --input trajectories.jsonl --loss-on assistant --output trajectories.h5",
+           "af_data tokenize --tokenizer bytes --input 'crawl/part-*.jsonl.zst' --remove-duplicates near --licence-key license --output crawl.h5",
            "af_data tokenize --tokenizer bytes --input part-*.jsonl --text-key body --strict --output corpus.h5"},
-          [](const Arguments& arguments) {
-            return TokenizeJob(arguments).run(arguments.values("--input"), arguments.value("--output"), arguments.has("--strict"));
-          }};
+          [](const Arguments& arguments) { return TokenizeJob(options_from(arguments)).run(); }};
 }
 
 }  // namespace af

@@ -99,7 +99,7 @@ TEST_F(DataProgram, WrongUseIsOneMessageAndExitCodeTwo) {
     EXPECT_EQ(outcome.code, 2);
     for (const char* part : parts) expect_part(outcome.err, part);
   };
-  expect({"tokenize", "--tokenizer", "qwen", "--input", lines, "--output", "x"}, {"'qwen' is unknown"});
+  expect({"tokenize", "--tokenizer", "qwen", "--input", lines, "--output", "x"}, {"qwen: there is no such tokenizer"});
   expect({"tokenize", "--tokenizer", "bytes", "--input", folder_ / "none.txt", pdf, "--output", "x"},
          {"none.txt: cannot be read", "a.pdf: the name must end"});
   expect({"tokenize", "--tokenizer", "bytes", "--input", lines, "--output", folder_ / "x.h5"}, {"there is no document"});
