@@ -15,46 +15,47 @@ namespace af {
 class SourceReader {
  public:
   SourceReader(const SourceSpec& spec, std::int64_t seq_length, std::uint64_t seed, Order order)
-      : name(spec.name), dataset(non_empty(spec, seq_length)), order_(dataset.offsets(), seed, name, order) {}
+      : name(spec.name), dataset(non_empty(spec, seq_length)), plan(dataset.offsets(), seed, name, order) {}
 
-  // The sequence that begins at `position` of the source's stream.
-  void fill(std::int64_t position, std::int64_t seq_length, PackedSequence& out) {
+  void fill(const SourcePlan::Pick& pick, std::int64_t seq_length, PackedSequence& out) {
     const std::size_t room = std::size_t(seq_length) + 1;  // the last target may stand behind the sequence
     tokens_.resize(room), mask_.resize(room), roles_.resize(room);
     out.tokens.resize(std::size_t(seq_length)), out.targets.resize(std::size_t(seq_length));
     out.positions.resize(std::size_t(seq_length)), out.roles.resize(std::size_t(seq_length));
     out.document_begins.assign(1, 0);
-    SourceOrder::Place place = order_.locate(position);
-    for (std::int64_t done = 0; done < seq_length; order_.to_next_document(place)) {
-      const std::int64_t begin = dataset.offsets()[std::size_t(place.document)] + place.offset;
-      const std::int64_t end = dataset.offsets()[std::size_t(place.document) + 1];
-      const std::int64_t count = std::min(seq_length - done, end - begin);
-      const std::int64_t known = std::min(count + 1, end - begin);  // with the next token, where the document has one
+    plan.pieces(pick, seq_length, pieces_);
+    std::int64_t done = 0;
+    for (const Piece& piece : pieces_) {
+      const std::int64_t begin = dataset.offsets()[std::size_t(piece.document)] + piece.offset;
+      const std::int64_t end = dataset.offsets()[std::size_t(piece.document) + 1];
+      const std::int64_t known = std::min(piece.count + 1, end - begin);  // with the next token, where the document has one
       dataset.read(begin, known, tokens_.data());
       if (dataset.has_loss_mask()) dataset.read_loss_mask(begin, known, mask_.data());
       if (dataset.has_roles()) dataset.read_roles(begin, known, roles_.data());
-      for (std::int64_t i = 0; i < count; ++i) {
+      for (std::int64_t i = 0; i < piece.count; ++i) {
         out.tokens[std::size_t(done + i)] = std::int32_t(tokens_[std::size_t(i)]);
         out.positions[std::size_t(done + i)] = std::int32_t(i);
       }
-      for (std::int64_t i = 0; i < count; ++i) {
+      for (std::int64_t i = 0; i < piece.count; ++i) {
         const bool counted = i + 1 < known && (!dataset.has_loss_mask() || mask_[std::size_t(i) + 1]);
         out.targets[std::size_t(done + i)] = counted ? std::int32_t(tokens_[std::size_t(i) + 1]) : -1;
         out.roles[std::size_t(done + i)] = i + 1 < known && dataset.has_roles() ? roles_[std::size_t(i) + 1] : 0;
       }
-      out.document_begins.push_back(done += count);
+      out.document_begins.push_back(done += piece.count);
     }
-  }
-
-  // What has been finished before a position of the stream.
-  void describe(std::int64_t position, SourceLedger& ledger) const {
-    SourceOrder::Place place = order_.locate(position);
-    ledger.epochs = place.epoch;
-    ledger.documents = place.epoch * dataset.num_documents() + place.documents_done;
+    out.padding = seq_length - done;
+    if (out.padding > 0) out.document_begins.push_back(seq_length);
+    for (std::int64_t i = done; i < seq_length; ++i) {
+      out.tokens[std::size_t(i)] = std::int32_t(dataset.info().eod_token_id);
+      out.targets[std::size_t(i)] = -1;
+      out.positions[std::size_t(i)] = std::int32_t(i - done);
+      out.roles[std::size_t(i)] = 0;
+    }
   }
 
   const std::string name;
   TokenDataset dataset;
+  const SourcePlan plan;
 
  private:
   static TokenDataset non_empty(const SourceSpec& spec, std::int64_t seq_length) {
@@ -66,7 +67,7 @@ class SourceReader {
     }
     return dataset;
   }
-  SourceOrder order_;
+  std::vector<Piece> pieces_;          // of one sequence
   std::vector<std::uint32_t> tokens_;  // of one piece of a document
   std::vector<std::uint8_t> mask_, roles_;
 };
@@ -105,8 +106,9 @@ void check_vocabulary(const std::string& path, std::int64_t model_vocab_size) {
   }
 }
 
-SequenceStream::SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin, Order order)
-    : seq_length_(seq_length), given_{Mixture({1.0}), begin.consumed_sequences, {}, {}}, ahead_(given_) {
+SequenceStream::SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin, Order order,
+                               Packing packing)
+    : seq_length_(seq_length), packing_(packing), given_{Mixture({1.0}), begin.consumed_sequences, {}, {}}, ahead_(given_) {
   if (seq_length < 1) user_error("seq_length {} must be at least 1", seq_length);
   sources = checked(std::move(sources));
   earlier_ = begin.sources;
@@ -132,13 +134,15 @@ SequenceStream::SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq
     same_mix = same_mix && ledger.weight == source.weight;
     weights_.push_back(source.weight);
     taken.push_back(ledger.sequences_in_mix);
-    given_.positions.push_back(ledger.tokens);
+    given_.cursors.push_back({ledger.tokens, ledger.padding_in_mix, ledger.window, nullptr});
+    readers_.back()->plan.change(given_.cursors.back(), packing, seq_length);
     given_.sequences.push_back(ledger.sequences);
   }
   for (SourceLedger& ledger : earlier_) {
     same_mix = same_mix && ledger.weight == 0;
-    ledger.weight = 0, ledger.sequences_in_mix = 0;
+    ledger.weight = 0, ledger.sequences_in_mix = 0, ledger.padding_in_mix = 0;
   }
+  for (SourcePlan::Cursor& cursor : given_.cursors) cursor.padding = same_mix ? cursor.padding : 0;
   given_.mixture = Mixture(weights_, same_mix ? taken : std::vector<std::int64_t>());
   thread_ = std::thread([this] { read_ahead(); });
 }
@@ -154,10 +158,8 @@ SequenceStream::~SequenceStream() {
 
 SequenceStream::Pick SequenceStream::advance(Plan& plan) const {
   std::size_t source = plan.mixture.next();
-  Pick pick{plan.consumed++, plan.positions[source], source};
-  plan.positions[source] += seq_length_;
   ++plan.sequences[source];
-  return pick;
+  return {plan.consumed++, source, readers_[source]->plan.advance(plan.cursors[source], packing_, seq_length_)};
 }
 
 void SequenceStream::next(std::int64_t count, std::int64_t shard, std::int64_t num_shards, std::vector<PackedSequence>& out) {
@@ -198,14 +200,15 @@ void SequenceStream::read_ahead() {
   while (true) {
     wanted_.wait(lock, [this] { return stopping_ || (shard_ >= 0 && ready_ < slots_.size() && !failure_); });
     if (stopping_) return;
-    Pick pick = advance(ahead_);
-    while (pick.global_index % num_shards_ != shard_) pick = advance(ahead_);
     PackedSequence& slot = slots_[(first_ + ready_) % slots_.size()];
+    const std::int64_t shard = shard_, num_shards = num_shards_;
     filling_ = true;
     lock.unlock();
     std::exception_ptr failure;
     try {
-      readers_[pick.source]->fill(pick.position, seq_length_, slot);
+      Pick pick = advance(ahead_);
+      while (pick.global_index % num_shards != shard) pick = advance(ahead_);
+      readers_[pick.source]->fill(pick.of_source, seq_length_, slot);
       slot.source = int(pick.source);
       slot.global_index = pick.global_index;
     } catch (...) {
@@ -219,19 +222,47 @@ void SequenceStream::read_ahead() {
   }
 }
 
+void SequenceStream::skip(std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) advance(given_);
+  std::lock_guard lock(mutex_);
+  shard_ = -1;  // what was read ahead is not what comes next
+}
+
+std::vector<SequenceContents> SequenceStream::contents(std::int64_t count) {
+  std::vector<SequenceContents> all;
+  std::vector<Piece> pieces;
+  Plan plan = given_;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Pick pick = advance(plan);
+    const SourcePlan& source = readers_[pick.source]->plan;
+    source.pieces(pick.of_source, seq_length_, pieces);
+    SequenceContents sequence{pick.global_index, int(pick.source), {}, seq_length_};
+    for (const Piece& piece : pieces) {
+      sequence.parts.push_back({piece.position / source.tokens_per_epoch(), piece.document, piece.offset, piece.offset + piece.count});
+      sequence.padding -= piece.count;
+    }
+    all.push_back(std::move(sequence));
+  }
+  return all;
+}
+
 StreamState SequenceStream::state() const {
   StreamState state{given_.mixture.total(), given_.consumed, {}};
   for (std::size_t i = 0; i < readers_.size(); ++i) {
-    SourceLedger ledger{readers_[i]->name,
-                        given_.sequences[i],
-                        given_.positions[i],
-                        0,
-                        0,
-                        weights_[i],
-                        given_.mixture.taken()[i],
-                        readers_[i]->dataset.num_tokens(),
-                        readers_[i]->dataset.num_documents()};
-    readers_[i]->describe(given_.positions[i], ledger);
+    const SourceReader& reader = *readers_[i];
+    const SourcePlan::Cursor& cursor = given_.cursors[i];
+    SourceLedger ledger;
+    ledger.name = reader.name;
+    ledger.sequences = given_.sequences[i];
+    ledger.tokens = cursor.tokens;
+    ledger.documents = reader.plan.documents_done(cursor);
+    ledger.epochs = ledger.documents / reader.dataset.num_documents();
+    ledger.window = cursor.window;
+    ledger.weight = weights_[i];
+    ledger.sequences_in_mix = given_.mixture.taken()[i];
+    ledger.padding_in_mix = cursor.padding;
+    ledger.dataset_tokens = reader.dataset.num_tokens();
+    ledger.dataset_documents = reader.dataset.num_documents();
     state.sources.push_back(ledger);
   }
   state.sources.insert(state.sources.end(), earlier_.begin(), earlier_.end());

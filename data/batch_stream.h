@@ -11,19 +11,20 @@
 #include <vector>
 
 #include "data/mixture.h"
-#include "data/source_order.h"
+#include "data/source_plan.h"
 #include "data/stream_state.h"
 
 namespace af {
 
-// One sequence (design: decisions 2 and 17). The target of a token is the next token of the same document, also where that
-// stands in the next sequence; the end-of-document token has none. A document cut at the sequence's end begins anew in the
-// next one: position 0, no attention across.
+// One sequence (design: decisions 2, 17 and 18). The target of a token is the next token of the same document, also where that
+// stands in another sequence; the end-of-document token has none. Each piece of a document that is cut begins anew: position
+// 0, no attention across. Masked tokens, which best_fit may leave at the end, are a document of their own without targets.
 struct PackedSequence {
   std::vector<std::int32_t> tokens;           // [S]
   std::vector<std::int32_t> targets;          // [S] -1: not counted (end of document, or outside the loss mask)
   std::vector<std::int32_t> positions;        // [S] restart with each document
-  std::vector<std::int64_t> document_begins;  // 0 = first, ..., S: cu_seqlens within the sequence
+  std::vector<std::int64_t> document_begins;  // 0 = first, ..., S: cu_seqlens within the sequence; masked tokens are the last
+  std::int64_t padding = 0;                   // how many tokens at the end are masked
   std::vector<std::uint8_t> roles;            // [S] role of each *target* (data/document.h); 0 where unknown
   int source = 0;                             // index in the stream's sources
   std::int64_t global_index = 0;              // number of the sequence since the run's beginning
@@ -36,6 +37,18 @@ struct SourceSpec {
   double weight = 1;  // share of the sequences, > 0; divided by the sum of all
 };
 
+// What a sequence is made of.
+struct SequenceContents {
+  struct Part {
+    std::int64_t epoch, document, begin, end;  // tokens [begin, end) of the document
+    bool operator==(const Part&) const = default;
+  };
+  std::int64_t global_index = 0;
+  int source = 0;
+  std::vector<Part> parts;
+  std::int64_t padding = 0;
+};
+
 // UserError where the dataset has more ids than the model's embedding.
 void check_vocabulary(const std::string& path, std::int64_t model_vocab_size);
 
@@ -44,15 +57,20 @@ class SourceReader;  // an open dataset with its order
 class SequenceStream {
  public:
   // Sources that `begin` knows by name go on where they were; where the weights differ from its mix, the counting of
-  // sequences per source begins anew. Everything wrong with the sources is a UserError.
+  // sequences per source begins anew. Neither another seq_length nor another packing than before loses or repeats a token.
+  // Everything wrong with the sources is a UserError.
   SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin = {},
-                 Order order = Order::shuffled);
+                 Order order = Order::shuffled, Packing packing = Packing::sequential);
   ~SequenceStream();
   SequenceStream(const SequenceStream&) = delete;
 
   // Advances by `count` sequences and gives those whose global_index % num_shards == shard; out's memory is reused.
   // A background thread reads on, expecting the same shard in the next call.
   void next(std::int64_t count, std::int64_t shard, std::int64_t num_shards, std::vector<PackedSequence>& out);
+
+  // Advances by `count` sequences without reading a token.
+  void skip(std::int64_t count);
+  std::vector<SequenceContents> contents(std::int64_t count);  // what next(count, 0, 1) would give
 
   StreamState state() const;  // after what next() has given
 
@@ -65,23 +83,27 @@ class SequenceStream {
   // Where the stream stands: which sequence comes next follows from it without reading anything.
   struct Plan {
     Mixture mixture;
-    std::int64_t consumed = 0;                       // sequences
-    std::vector<std::int64_t> positions, sequences;  // per source
+    std::int64_t consumed = 0;                // sequences
+    std::vector<SourcePlan::Cursor> cursors;  // per source, likewise the sequences that it has given
+    std::vector<std::int64_t> sequences;
   };
   struct Pick {
-    std::int64_t global_index, position;
+    std::int64_t global_index;
     std::size_t source;
+    SourcePlan::Pick of_source;
   };
   Pick advance(Plan& plan) const;
   void read_ahead();  // the background thread
 
   std::int64_t seq_length_;
+  Packing packing_;
   std::vector<std::unique_ptr<SourceReader>> readers_;
   std::vector<SourceLedger> earlier_;  // sources of earlier mixes
   std::vector<double> weights_;
   Plan given_;  // after what next() has given; the caller's thread only
 
-  // Shared with the background thread, under mutex_. slots_ is a ring: [first_, first_ + ready_) are filled.
+  // Shared with the background thread, under mutex_; ahead_ and the slot behind the ready ones are its own while filling_.
+  // slots_ is a ring: [first_, first_ + ready_) are filled.
   mutable std::mutex mutex_;
   std::condition_variable wanted_, filled_;
   Plan ahead_;

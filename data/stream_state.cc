@@ -6,7 +6,57 @@ namespace af {
 
 void StreamState::begin_mix() {
   sequences_since_mix_change = 0;
-  for (SourceLedger& source : sources) source.sequences_in_mix = 0;
+  for (SourceLedger& source : sources) source.sequences_in_mix = 0, source.padding_in_mix = 0;
+}
+
+std::int64_t StreamState::padding() const {
+  std::int64_t sum = 0;
+  for (const SourceLedger& source : sources) sum += source.padding_in_mix;
+  return sum;
+}
+
+namespace {
+
+std::int64_t count(const JsonView& from, std::string_view key) {
+  std::int64_t value = from[key].integer();
+  if (value < 0) user_error("{} must not be negative", from[key].where());
+  return value;
+}
+
+Json to_json(const PackingWindow& window) {
+  Json parts = Json::Array{}, json;
+  for (const WindowPart& part : window.parts) {
+    Json entry;
+    entry.set("packing", name_of(part.packing));
+    entry.set("seq_length", part.seq_length);
+    entry.set("sequences", part.sequences);
+    parts.push_back(std::move(entry));
+  }
+  json.set("begin", window.begin);
+  json.set("parts", std::move(parts));
+  return json;
+}
+
+PackingWindow window_from(const JsonView& json) {
+  PackingWindow window{count(json, "begin"), {}};
+  JsonView parts = json["parts"];
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    WindowPart part{packing_from(parts[i]["packing"]), count(parts[i], "seq_length"), count(parts[i], "sequences")};
+    if (part.seq_length == 0 || part.seq_length > INT32_MAX) user_error("{} must be from 1 to {}", parts[i]["seq_length"].where(), INT32_MAX);
+    window.parts.push_back(part);
+  }
+  return window;
+}
+
+}  // namespace
+
+const char* name_of(Packing packing) { return packing == Packing::sequential ? "sequential" : "best_fit"; }
+
+Packing packing_from(const JsonView& json) {
+  for (Packing packing : {Packing::sequential, Packing::best_fit}) {
+    if (json.string() == name_of(packing)) return packing;
+  }
+  user_error("{}: expected sequential or best_fit, found {}", json.where(), json.string());
 }
 
 Json to_json(const StreamState& state) {
@@ -20,6 +70,8 @@ Json to_json(const StreamState& state) {
     entry.set("epochs", source.epochs);
     entry.set("weight", source.weight);
     entry.set("sequences_in_mix", source.sequences_in_mix);
+    entry.set("padding_in_mix", source.padding_in_mix);
+    if (!source.window.parts.empty()) entry.set("window", to_json(source.window));
     entry.set("dataset_tokens", source.dataset_tokens);
     entry.set("dataset_documents", source.dataset_documents);
     sources.push_back(std::move(entry));
@@ -32,11 +84,6 @@ Json to_json(const StreamState& state) {
 }
 
 StreamState stream_state_from(const JsonView& json) {
-  auto count = [](const JsonView& from, std::string_view key) {
-    std::int64_t value = from[key].integer();
-    if (value < 0) user_error("{} must not be negative", from[key].where());
-    return value;
-  };
   StreamState state{count(json, "sequences_since_mix_change"), count(json, "consumed_sequences"), {}};
   JsonView sources = json["sources"];
   for (std::size_t i = 0; i < sources.size(); ++i) {
@@ -49,6 +96,8 @@ StreamState stream_state_from(const JsonView& json) {
     source.epochs = count(entry, "epochs");
     source.weight = entry["weight"].number();
     source.sequences_in_mix = count(entry, "sequences_in_mix");
+    source.padding_in_mix = count(entry, "padding_in_mix");
+    if (entry.has("window")) source.window = window_from(entry["window"]);
     source.dataset_tokens = count(entry, "dataset_tokens");
     source.dataset_documents = count(entry, "dataset_documents");
     state.sources.push_back(std::move(source));
