@@ -24,7 +24,7 @@ AF_HD float exponential(float x) {
   const float k = t - 12582912.f;
   const float r = (y - k * 0.693359375f) + k * 2.12194440e-4f;
   const float p = 1.f + r * (1.f + r * (0.49999994f + r * (0.166665092f + r * (0.0416685268f + r * (0.00837013498f + r * 0.00138116628f)))));
-  const float e = bits<float>(bits<std::int32_t>(p) + (bits<std::int32_t>(t) << 23));
+  const float e = bits<float>(bits<std::uint32_t>(p) + (bits<std::uint32_t>(t) << 23));
   return x == x ? e : x;
 }
 AF_HD double exponential(double x) { return ::exp(x); }
