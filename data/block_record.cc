@@ -31,8 +31,13 @@ std::string pack(const BlockRecord& record, int token_bytes) {
   const std::size_t begin = bytes.size(), width = std::size_t(token_bytes);
   bytes.resize(begin + width * record.tokens.size());
   char* at = bytes.data() + begin;
-  for (std::uint32_t token : record.tokens) {
-    for (std::size_t i = 0; i < width; ++i) *at++ = char(token >> (8 * i));
+  if (width == 2) {
+    for (std::size_t i = 0; i < record.tokens.size(); ++i) {
+      const std::uint16_t token = std::uint16_t(record.tokens[i]);
+      std::memcpy(at + 2 * i, &token, 2);
+    }
+  } else {
+    for (std::size_t i = 0; i < record.tokens.size(); ++i) std::memcpy(at + width * i, &record.tokens[i], width);
   }
   return std::move(bytes);
 }
@@ -65,11 +70,8 @@ BlockRecord unpack(std::string_view bytes) {
 
   record.tokens.resize(in.get_count(std::size_t(token_bytes)));
   std::string_view packed = in.take(record.tokens.size() * std::size_t(token_bytes));
-  const char* at = packed.data();
-  for (std::uint32_t& token : record.tokens) {
-    token = 0;
-    for (std::int64_t i = 0; i < token_bytes; ++i) token |= std::uint32_t(static_cast<unsigned char>(*at++)) << (8 * i);
-  }
+  const std::size_t width = std::size_t(token_bytes);
+  for (std::size_t i = 0; i < record.tokens.size(); ++i) std::memcpy(&record.tokens[i], packed.data() + width * i, width);
   AF_CHECK(in.empty(), "bytes are left after a block's record");
   return record;
 }

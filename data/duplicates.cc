@@ -20,38 +20,39 @@ constexpr std::size_t grown(std::size_t size) { return size + size / 2 + 1024; }
 }  // namespace
 
 Hash128 text_identity(std::string_view text, std::string& buffer) {
-  buffer.clear();
-  buffer.reserve(text.size());
-  bool space = false;
-  for (char c : text) {
-    if (c == ' ' || (c >= '\t' && c <= '\r')) {
-      space = true;
-    } else {
-      if (space && !buffer.empty()) buffer += ' ';
-      space = false;
-      buffer += c;
-    }
+  if (buffer.size() < text.size()) buffer.resize(text.size());
+  char* const out = buffer.data();  // of its own: a char may be any object, the string's pointer too
+  std::size_t size = 0;
+  bool after_space = true;
+  for (char c : text) {  // without a branch that text would mislead
+    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
+    out[size] = space ? ' ' : c;
+    size += !(space && after_space);
+    after_space = space;
   }
-  return hash128(buffer);
+  if (size > 0 && after_space) --size;
+  return hash128(std::string_view(buffer).substr(0, size));
 }
 
-ExactIndex::Slot& ExactIndex::slot_of(Hash128 identity) {
-  std::size_t at = slot(identity.high, slots_.size());
-  while (slots_[at].number >= 0 && !(slots_[at].identity == identity)) at = at + 1 == slots_.size() ? 0 : at + 1;
+ExactIndex::Slot& ExactIndex::slot_of(std::uint64_t high, std::uint64_t low) {
+  std::size_t at = slot(high, slots_.size());
+  while (slots_[at].number() >= 0 && !(slots_[at].high == high && slots_[at].rest >> kNumberBits == low)) at = at + 1 == slots_.size() ? 0 : at + 1;
   return slots_[at];
 }
 
 std::optional<std::int64_t> ExactIndex::find_or_add(Hash128 identity, std::int64_t number) {
+  AF_CHECK(number >= 0 && number + 1 < std::int64_t{1} << kNumberBits, "document {}", number);
   if (too_full(used_, slots_.size())) {
     std::vector<Slot> before(grown(slots_.size()));
     before.swap(slots_);
     for (const Slot& old : before) {
-      if (old.number >= 0) slot_of(old.identity) = old;
+      if (old.number() >= 0) slot_of(old.high, old.rest >> kNumberBits) = old;
     }
   }
-  Slot& found = slot_of(identity);
-  if (found.number >= 0) return found.number;
-  found = {identity, number};
+  const std::uint64_t low = identity.low >> kNumberBits;
+  Slot& found = slot_of(identity.high, low);
+  if (found.number() >= 0) return found.number();
+  found = {identity.high, low << kNumberBits | std::uint64_t(number + 1)};
   ++used_;
   return std::nullopt;
 }

@@ -16,18 +16,19 @@ namespace af {
 // Of a text in which each run of white space (ASCII) is one space, and none stands at either end.
 Hash128 text_identity(std::string_view text, std::string& buffer);
 
-// Memory: 32 to 48 bytes a document, and as much again by two thirds while it grows.
+// Memory: 21 to 32 bytes a document, and two thirds more for the moment in which it grows.
 class ExactIndex {
  public:
   // The number under which this identity was added first; nullopt: it is new, and has this number now.
   std::optional<std::int64_t> find_or_add(Hash128 identity, std::int64_t number);
 
  private:
-  struct Slot {
-    Hash128 identity;
-    std::int64_t number = -1;  // free
+  static constexpr int kNumberBits = 40;
+  struct Slot {  // 88 bits of the identity, and number + 1; 0: the slot is free
+    std::uint64_t high = 0, rest = 0;
+    std::int64_t number() const { return std::int64_t(rest & ((std::uint64_t{1} << kNumberBits) - 1)) - 1; }
   };
-  Slot& slot_of(Hash128 identity);
+  Slot& slot_of(std::uint64_t high, std::uint64_t low);
   std::vector<Slot> slots_;
   std::size_t used_ = 0;
 };
