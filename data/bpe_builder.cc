@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "data/json.h"
+#include "data/utf8.h"
 
 namespace af {
 namespace {
@@ -26,11 +27,11 @@ ByteAlphabet::ByteAlphabet() {
 std::optional<std::string> ByteAlphabet::bytes_of(std::string_view text) const {
   std::string bytes;
   for (std::size_t at = 0; at < text.size();) {
-    const CodePoint c = first_code_point(text.substr(at));
-    const auto found = bytes_.find(c.value);
+    const Utf8Character c = utf8_character(text, at);
+    const auto found = c.bytes == 0 ? bytes_.end() : bytes_.find(c.code_point);
     if (found == bytes_.end()) return std::nullopt;
     bytes += found->second;
-    at += c.length;
+    at += std::size_t(c.bytes);
   }
   return bytes;
 }

@@ -17,6 +17,7 @@ class ByteAlphabet {
   ByteAlphabet();
   std::optional<std::string> bytes_of(std::string_view text) const;  // none where a character stands for no byte
   std::string text_of(std::string_view bytes) const;
+  char32_t character_of(char byte) const { return characters_[static_cast<unsigned char>(byte)]; }
 
  private:
   std::array<char32_t, 256> characters_;

@@ -22,7 +22,10 @@ void expect(const JsonView& json, std::string_view key, const std::vector<Json>&
 }
 
 void check_type(const JsonView& json, std::string_view type) {
-  if (json["type"].string() != type) user_error("{}: is '{}'; this program computes '{}' only", json["type"].where(), json["type"].string(), type);
+  const Json* found = json.value().find("type");
+  if (!found || *found != Json(type)) {
+    user_error("{}: is {}; this program computes '{}' only", json.where(), found ? found->describe() : json.value().describe(), type);
+  }
 }
 
 void check_added_token(const JsonView& token) {
@@ -143,11 +146,12 @@ void write_tokenizer_json(const BpeVocabulary& vocabulary, const std::string& fo
   Json& added = file.set("added_tokens", Json::Array());
   Json& decoder = config.set("added_tokens_decoder", Json::Object());
   for (const SpecialToken& token : vocabulary.specials) {
+    const Json description = added_token(token);
     Json with_id;
     with_id.set("id", token.id);
-    for (const auto& [key, value] : added_token(token).object()) with_id.set(key, value);
+    for (const auto& [key, value] : description.object()) with_id.set(key, value);
     added.push_back(std::move(with_id));
-    decoder.set(fmt::format("{}", token.id), added_token(token));
+    decoder.set(fmt::format("{}", token.id), description);
   }
   file.set("normalizer", nullptr).set("type", "NFC");
   file.set("pre_tokenizer", std::move(pre_tokenizer));

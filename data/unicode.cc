@@ -7,6 +7,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "data/utf8.h"
 
 namespace af {
 namespace {
@@ -59,46 +60,10 @@ std::size_t ascii_prefix(std::string_view text) {
 
 }  // namespace
 
-CodePoint first_code_point(std::string_view text) {
-  auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  auto continues = [&](std::size_t i) { return i < text.size() && (byte(i) & 0xc0) == 0x80; };
-  const unsigned first = byte(0);
-  if (first < 0x80) return {first, 1};
-  if (first >= 0xc2 && first < 0xe0 && continues(1)) return {(first & 0x1fu) << 6 | (byte(1) & 0x3fu), 2};
-  if ((first & 0xf0) == 0xe0 && continues(1) && continues(2)) {
-    char32_t c = (first & 0xfu) << 12 | (byte(1) & 0x3fu) << 6 | (byte(2) & 0x3fu);
-    if (c >= 0x800 && (c < 0xd800 || c >= 0xe000)) return {c, 3};
-  }
-  if (first >= 0xf0 && first < 0xf5 && continues(1) && continues(2) && continues(3)) {
-    char32_t c = (first & 7u) << 18 | (byte(1) & 0x3fu) << 12 | (byte(2) & 0x3fu) << 6 | (byte(3) & 0x3fu);
-    if (c >= 0x10000 && c < kCodePoints) return {c, 4};
-  }
-  return {kIllFormed, 1};
-}
-
 void append_utf8(char32_t c, std::string& out) {
   utf8proc_uint8_t bytes[4];
   out.append(reinterpret_cast<const char*>(bytes), std::size_t(utf8proc_encode_char(utf8proc_int32_t(c), bytes)));
 }
-
-std::size_t repair_utf8(std::string& text) {
-  std::size_t replaced = 0, kept = 0;  // what stands before `kept` is in `out`
-  std::string out;
-  for (std::size_t at = ascii_prefix(text); at < text.size();) {
-    CodePoint c = first_code_point(std::string_view(text).substr(at));
-    if (c.value == kIllFormed) {
-      out.append(text, kept, at - kept).append("\xef\xbf\xbd");
-      kept = at + 1;
-      ++replaced;
-    }
-    at += c.length;
-    at += ascii_prefix(std::string_view(text).substr(at));
-  }
-  if (replaced > 0) text = std::move(out.append(text, kept));
-  return replaced;
-}
-
-std::string UnicodeTables::version() { return utf8proc_unicode_version(); }
 
 UnicodeTables::UnicodeTables() {
   // Inert: of combining class 0, its own normal form, and no second part of any composition. Second parts are among
@@ -131,9 +96,9 @@ std::size_t UnicodeTables::find_not_inert(std::string_view text, std::size_t at)
     at += ascii_prefix(text.substr(at));
     if (at >= text.size()) return text.size();
     for (int i = 0; i < 8 && at < text.size(); ++i) {  // texts that are not ASCII seldom have 8 such bytes in a row
-      CodePoint c = first_code_point(text.substr(at));
-      if (!(flags(c.value) & kInert)) return at;
-      at += c.length;
+      const Utf8Character c = utf8_character(text, at);
+      if (c.bytes > 0 && !(flags(c.code_point) & kInert)) return at;
+      at += std::size_t(std::max(c.bytes, 1));
     }
   }
 }
@@ -148,13 +113,12 @@ std::string_view UnicodeTables::nfc(std::string_view text, std::string& buffer) 
     if (at > kept) {
       do --begin;
       while (begin > kept && (text[begin] & 0xc0) == 0x80);
-      CodePoint before = first_code_point(text.substr(begin));
-      if (before.value == kIllFormed || before.length != at - begin) begin = at;  // joins nothing
+      if (begin + std::size_t(utf8_character(text, begin).bytes) != at) begin = at;  // no UTF-8: joins nothing
     }
     while (end < text.size()) {
-      CodePoint c = first_code_point(text.substr(end));
-      if (flags(c.value) & kInert) break;
-      end += c.length;
+      const Utf8Character c = utf8_character(text, end);
+      if (c.bytes == 0 || (flags(c.code_point) & kInert)) break;
+      end += std::size_t(c.bytes);
     }
     buffer.append(text, kept, begin - kept);
     append_nfc(text.substr(begin, end - begin), buffer);
@@ -167,9 +131,9 @@ std::string_view UnicodeTables::nfc(std::string_view text, std::string& buffer) 
 void UnicodeTables::append_nfc(std::string_view segment, std::string& out) const {
   std::vector<utf8proc_int32_t> parts;
   for (std::size_t at = 0; at < segment.size();) {
-    CodePoint c = first_code_point(segment.substr(at));
-    decompose(utf8proc_int32_t(c.value), parts);
-    at += c.length;
+    const Utf8Character c = utf8_character(segment, at);
+    decompose(utf8proc_int32_t(c.code_point), parts);
+    at += std::size_t(c.bytes);
   }
   // Canonical order, by a sort: utf8proc's own exchange of neighbours is quadratic.
   for (auto begin = parts.begin(); begin != parts.end();) {

@@ -1,4 +1,4 @@
-// What tokenization needs of Unicode: UTF-8, character classes and normalisation to NFC (utf8proc's data, in tables).
+// What tokenization needs of Unicode: character classes and normalisation to NFC (utf8proc's data, in tables).
 #pragma once
 #include <array>
 #include <cstdint>
@@ -8,18 +8,7 @@
 
 namespace af {
 
-inline constexpr char32_t kIllFormed = 0xffffffff;  // what a byte is that belongs to no well-formed UTF-8 sequence
-
-struct CodePoint {
-  char32_t value;
-  std::uint32_t length;  // bytes; 1 where ill-formed
-};
-// Of a non-empty text, the first. Overlong forms, surrogates and values above U+10FFFF are ill-formed (RFC 3629).
-CodePoint first_code_point(std::string_view text);
 void append_utf8(char32_t c, std::string& out);
-
-// Replaces each ill-formed byte by U+FFFD; how many there were.
-std::size_t repair_utf8(std::string& text);
 
 enum class CharClass : std::uint8_t {
   other,
@@ -33,18 +22,16 @@ class UnicodeTables {  // built in some milliseconds; never changed, used by any
  public:
   UnicodeTables();
 
-  static std::string version();  // of the data: "15.0.0"
-
-  CharClass char_class(char32_t c) const { return CharClass(flags(c) & 7); }  // ill-formed bytes are `other`
+  CharClass char_class(char32_t c) const { return CharClass(flags(c) & 7); }
 
   // Normal form C. The text itself where it plainly is in it already (a look at each character says so), else the buffer.
-  // Near-linear for every text; ill-formed bytes stay as they are.
+  // Near-linear for every text; bytes that are not UTF-8 stay as they are.
   std::string_view nfc(std::string_view text, std::string& buffer) const;
 
  private:
   static constexpr std::uint8_t kInert = 8;  // starts a run of its own in NFC: unchanged, and joins nothing before it
 
-  std::uint8_t flags(char32_t c) const { return c < 0x110000 ? pages_[page_of_[c >> 8]][c & 255] : std::uint8_t(kInert); }
+  std::uint8_t flags(char32_t c) const { return pages_[page_of_[c >> 8]][c & 255]; }
   std::size_t find_not_inert(std::string_view text, std::size_t at) const;  // text.size() where there is none
   void append_nfc(std::string_view segment, std::string& out) const;
 

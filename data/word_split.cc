@@ -1,5 +1,7 @@
 #include "data/word_split.h"
 
+#include "data/utf8.h"
+
 namespace af {
 namespace {
 
@@ -32,8 +34,9 @@ WordSplitter::WordSplitter(const UnicodeTables& unicode) : unicode_(unicode) {
 inline WordSplitter::Next WordSplitter::look(std::string_view text, std::size_t at) const {
   auto byte = static_cast<unsigned char>(text[at]);
   if (byte < 128) return {ascii_[byte], 1};
-  CodePoint c = first_code_point(text.substr(at));
-  return {unicode_.char_class(c.value), c.length};
+  const Utf8Character c = utf8_character(text, at);
+  if (c.bytes == 0) return {CharClass::other, 1};
+  return {unicode_.char_class(c.code_point), std::uint32_t(c.bytes)};
 }
 
 inline std::size_t WordSplitter::run_end(std::string_view text, std::size_t at, CharClass char_class) const {

@@ -2,6 +2,8 @@
 #include "launch/data_commands.h"
 
 int main(int argc, char** argv) {
-  return af::run_program({"af_data", "makes, shows and checks token datasets", {af::tokenize_command(), af::inspect_command(), af::verify_command()}},
+  return af::run_program({"af_data",
+                          "makes, shows and checks token datasets",
+                          {af::tokenize_command(), af::inspect_command(), af::verify_command(), af::train_tokenizer_command()}},
                          argc, argv);
 }
