@@ -6,6 +6,7 @@ namespace af {
 
 Command tokenize_command();         // text and chat messages -> token dataset
 Command train_tokenizer_command();  // text -> vocabulary
+Command import_command();           // Megatron's datasets -> token dataset
 Command inspect_command();          // what a token dataset holds; the bigram baseline
 Command verify_command();           // reads all of it and checks it
 

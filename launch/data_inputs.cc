@@ -11,17 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> matches(const std::string& input) {
-  std::error_code ignored;
-  if (fs::exists(input, ignored) || input.find_first_of("*?[") == std::string::npos) return {input};
-  std::vector<std::string> names;
-  glob_t found{};
-  if (::glob(input.c_str(), 0, nullptr, &found) == 0) names.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-  ::globfree(&found);
-  if (names.empty()) user_error("{}: no file matches", input);
-  return names;
-}
-
 bool is_json_lines(const std::string& name) {
   const fs::path plain = compression_of(name) == Compression::none ? fs::path(name) : fs::path(name).stem();
   const std::string ending = plain.extension().string();
@@ -32,6 +21,17 @@ bool is_json_lines(const std::string& name) {
 }
 
 }  // namespace
+
+std::vector<std::string> files_matching(const std::string& input) {
+  std::error_code ignored;
+  if (fs::exists(input, ignored) || input.find_first_of("*?[") == std::string::npos) return {input};
+  std::vector<std::string> names;
+  glob_t found{};
+  if (::glob(input.c_str(), 0, nullptr, &found) == 0) names.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+  ::globfree(&found);
+  if (names.empty()) user_error("{}: no file matches", input);
+  return names;
+}
 
 std::vector<TextSource> text_sources(const std::vector<std::string>& inputs) {
   std::vector<TextSource> sources;
@@ -45,7 +45,7 @@ std::vector<TextSource> text_sources(const std::vector<std::string>& inputs) {
   };
   for (const std::string& input : inputs) {
     attempt([&] {
-      for (const std::string& name : matches(input)) {
+      for (const std::string& name : files_matching(input)) {
         attempt([&] {
           FileStamp stamp = stamp_of(name);
           InputFile readable(name);
