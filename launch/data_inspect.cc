@@ -2,11 +2,15 @@
 #include <algorithm>
 #include <bit>
 #include <cstdio>
+#include <filesystem>
+#include <optional>
 
 #include "core/error.h"
 #include "data/bigram.h"
+#include "data/manifest.h"
 #include "data/token_dataset.h"
 #include "data/tokenizer.h"
+#include "data/utf8.h"
 #include "launch/data_commands.h"
 
 namespace af {
@@ -50,33 +54,96 @@ void print_roles(TokenDataset& dataset) {
   if (dataset.has_loss_mask()) fmt::print("  counted as targets {:>8} {:>7.1f} %\n", counted, double(counted) * percent);
 }
 
-// The text of tokens, safe to print on a terminal.
-std::string printable(const std::string& text) {
-  std::string safe;
-  for (char c : text) {
-    bool plain = static_cast<unsigned char>(c) >= 32 && c != 127;
-    safe += plain || c == '\n' || c == '\t' ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+// The text of tokens, safe to print on a terminal: control characters and what is no UTF-8 as \xNN, ids without text as <id>.
+std::string printable(const Tokenizer& tokenizer, const std::vector<std::uint32_t>& tokens) {
+  std::string text, safe;
+  for (std::uint32_t token : tokens) {
+    const std::string_view bytes = tokenizer.bytes_of(token);
+    text += bytes.empty() ? fmt::format("<{}>", token) : std::string(bytes);
+  }
+  for (std::size_t at = 0; at < text.size();) {
+    const Utf8Character c = utf8_character(text, at);
+    const bool control = c.bytes == 0 || (c.code_point < 32 && c.code_point != '\n' && c.code_point != '\t') ||
+                         (c.code_point >= 127 && c.code_point < 160);  // C1 too: a terminal may obey them
+    const std::size_t bytes = std::size_t(std::max(c.bytes, 1));
+    for (std::size_t i = at; i < at + bytes; ++i)
+      safe += control ? fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i])) : std::string(1, text[i]);
+    at += bytes;
   }
   return safe;
 }
 
-void print_sample(const TokenDataset& dataset, std::int64_t most) {
-  std::int64_t n = std::min(most, dataset.offsets()[1]);
+// The tokenizer that the dataset was made with: the one named, else the one of the manifest, if it is still there, or the
+// bytes. nullptr: none of these.
+std::unique_ptr<Tokenizer> tokenizer_of(const TokenDataset& dataset, const Manifest* manifest, const std::string& named) {
+  const std::string& wanted = dataset.info().tokenizer_sha256;
+  if (!named.empty()) {
+    std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(named);
+    if (tokenizer->sha256() != wanted)
+      user_error("{}: was made with another tokenizer than {} ({}, not {})", dataset.path(), named, wanted, tokenizer->sha256());
+    return tokenizer;
+  }
+  for (const std::string& name : {std::string("bytes"), manifest ? manifest->tokenizer : ""}) {
+    try {
+      std::unique_ptr<Tokenizer> tokenizer = name.empty() ? nullptr : make_tokenizer(name);
+      if (tokenizer && tokenizer->sha256() == wanted) return tokenizer;
+    } catch (const UserError&) {  // no longer where it was
+    }
+  }
+  return nullptr;
+}
+
+void print_sample(const TokenDataset& dataset, const Tokenizer* tokenizer, std::int64_t document, std::int64_t most) {
+  const std::int64_t begin = dataset.offsets()[std::size_t(document)], length = dataset.offsets()[std::size_t(document) + 1] - begin;
+  const std::int64_t n = std::min(most, length);
   if (n <= 0) return;
   std::vector<std::uint32_t> tokens(static_cast<std::size_t>(n));
-  dataset.read(0, n, tokens.data());
-  std::unique_ptr<Tokenizer> tokenizer = make_tokenizer("bytes");
-  fmt::print("\nthe first {} tokens of document 0\n", n);
-  if (tokenizer->sha256() == dataset.info().tokenizer_sha256) {
-    fmt::print("{}\n", printable(tokenizer->decode(tokens)));
+  dataset.read(begin, n, tokens.data());
+  fmt::print("\nthe first {} of {} tokens of document {}\n", n, length, document);
+  if (tokenizer) {
+    fmt::print("{}\n", printable(*tokenizer, tokens));
   } else {
     for (std::uint32_t token : tokens) fmt::print("{} ", token);
-    fmt::print("(ids of another tokenizer)\n");
+    fmt::print("(ids; --tokenizer shows the text)\n");
   }
 }
 
+void print_sources(const Manifest& manifest) {
+  constexpr std::size_t kMost = 50;
+  fmt::print("\nsources ({}, tokenizer {})\n  {:>14} {:>12} {:>14} {:>9} {:>10}  {}\n", manifest.program, manifest.tokenizer, "bytes", "documents",
+             "tokens", "skipped", "removed", "name, licence, sha256");
+  for (std::size_t i = 0; i < std::min(kMost, manifest.sources.size()); ++i) {
+    const ManifestSource& source = manifest.sources[i];
+    std::string licence = source.licences.empty() ? source.licence : "";
+    for (const auto& [name, documents] : source.licences) licence += fmt::format("{}{}: {}", licence.empty() ? "" : ", ", name, documents);
+    fmt::print("  {:>14} {:>12} {:>14} {:>9} {:>10}  {}, {}, {:.12}\n", source.bytes, source.documents, source.tokens, source.lines_skipped,
+               source.duplicates_removed, source.name, licence.empty() ? "licence not known" : licence, source.sha256);
+  }
+  if (manifest.sources.size() > kMost) fmt::print("  ... and {} more, all in the manifest\n", manifest.sources.size() - kMost);
+  if (manifest.duplicates) {
+    fmt::print("  {} exact duplicates", manifest.duplicates->exact);
+    if (manifest.duplicates->near_threshold)
+      fmt::print(", {} near ones (similarity {})", manifest.duplicates->near, *manifest.duplicates->near_threshold);
+    fmt::print(" were found\n");
+  }
+}
+
+// nullopt where there is none, or one that is not this dataset's.
+std::optional<Manifest> manifest_of(const TokenDataset& dataset) {
+  const std::string path = manifest_path(dataset.path());
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  const Json json = Json::parse_file(path);
+  Manifest manifest = manifest_from(JsonView(json, path));
+  if (manifest.documents == dataset.num_documents() && manifest.tokens == dataset.num_tokens() &&
+      manifest.tokenizer_sha256 == dataset.info().tokenizer_sha256) {
+    return manifest;
+  }
+  fmt::print(stderr, "{}: is of another dataset ({} documents, {} tokens)\n", path, manifest.documents, manifest.tokens);
+  return std::nullopt;
+}
+
 int inspect(const Arguments& arguments) {
-  const std::int64_t sample = arguments.integer("--sample", 400);
+  const std::int64_t sample = arguments.integer("--sample", 400), document = arguments.integer("--document", 0);
   TokenDataset dataset(arguments.positionals()[0]);
   const TokenDatasetInfo& info = dataset.info();
   fmt::print(
@@ -84,9 +151,14 @@ int inspect(const Arguments& arguments) {
       "eod_token_id       {}\n",
       dataset.path(), dataset.num_documents(), dataset.num_tokens(), info.source, info.tokenizer_sha256, info.vocab_size, info.eod_token_id);
   if (dataset.num_documents() == 0) return kExitDone;
+  if (document < 0 || document >= dataset.num_documents())
+    user_error("--document {}: there are documents 0 to {}", document, dataset.num_documents() - 1);
+  const std::optional<Manifest> manifest = manifest_of(dataset);
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(dataset, manifest ? &*manifest : nullptr, arguments.value("--tokenizer"));
   print_lengths(dataset);
   print_roles(dataset);
-  print_sample(dataset, sample);
+  if (manifest) print_sources(*manifest);
+  print_sample(dataset, tokenizer.get(), document, sample);
   if (arguments.has("--bigram")) {
     TokenDataset heldout(arguments.value("--bigram"));
     BigramLoss loss = bigram_loss(dataset, heldout);
@@ -120,14 +192,17 @@ Command inspect_command() {
           "X.h5",
           1,
           1,
-          {{"--sample", Takes::one_value, "N", "tokens of the first document to show (default 400)", {}, false},
+          {{"--sample", Takes::one_value, "N", "tokens of a document to show (default 400)", {}, false},
+           {"--document", Takes::one_value, "N", "which document to show (default 0, the first)", {}, false},
+           {"--tokenizer", Takes::one_value, "NAME", "to show its text (default: the one that the manifest names)", {}, false},
            {"--bigram",
             Takes::one_value,
             "HELDOUT.h5",
             "loss on it, in nats per token, of a bigram model of X.h5: what a trained model has to beat",
             {},
             false}},
-          {"af_data inspect corpus.h5", "af_data inspect train.h5 --bigram heldout.h5 --sample 0"},
+          {"af_data inspect corpus.h5", "af_data inspect corpus.h5 --document 17 --sample 2000",
+           "af_data inspect train.h5 --bigram heldout.h5 --sample 0"},
           inspect};
 }
 
