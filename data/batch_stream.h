@@ -35,6 +35,7 @@ struct SourceSpec {
   std::string path;
   std::string name;   // its place in the ledger and in the random order; empty: the file's name without folder and ending
   double weight = 1;  // share of the sequences, > 0; divided by the sum of all
+  bool operator==(const SourceSpec&) const = default;
 };
 
 // What a sequence is made of.

@@ -20,7 +20,7 @@ struct TrainingState {
   std::string stage_name;
   std::int64_t stage_iteration = 0;  // iterations done in it
   bool stage_finished = false;
-  std::int64_t iteration = 0, consumed_samples = 0, consumed_tokens = 0;  // across stages
+  std::int64_t iteration = 0, consumed_samples = 0, consumed_tokens = 0;  // across stages; tokens with masked ones
   std::int64_t skipped = 0;          // steps skipped for gradients that were not finite
   StreamState stream;
   std::string tokenizer_sha256;  // of the datasets; "": weights that were imported

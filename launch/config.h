@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "data/packing.h"
 #include "models/config.h"
 #include "models/pass.h"
 #include "parallel/optimizer.h"
@@ -89,6 +90,7 @@ struct StageConfig {
   std::int64_t global_batch_size = 1;  // sequences per optimizer step
   LrConfig lr;
   std::vector<DataSource> data;
+  Packing packing = Packing::sequential;
   RopeSettings rope;            // rope_theta, rope_scaling; default: the model's
   RecomputeSettings recompute;  // the modules' flags are set with `selective` only
   BalanceSettings moe = kDefaultMoe;

@@ -304,8 +304,7 @@ void describe_stage(Fields& f, StageConfig& stage) {
       },
       Need::required);
   describe_data(f, stage.data, Weights::yes, Need::required);
-  int only = 0;
-  f.choice<int>("packing", only, {{"sequential", 0}});
+  f.choice<Packing>("packing", stage.packing, {{"sequential", Packing::sequential}, {"best_fit", Packing::best_fit}});
   describe_rope(f, stage.rope);
   f.section("recompute", [&] { describe_recompute(f, stage.recompute); });
   f.section("moe", [&] { describe_moe(f, stage.moe); });

@@ -18,6 +18,7 @@ JsonLine to_json(const StepMetrics& step) {
   JsonLine line;
   line.add("iteration", step.iteration).add("stage", step.stage);
   line.add("consumed_samples", step.consumed_samples).add("consumed_tokens", step.consumed_tokens);
+  if (step.packing_utilization) line.add("packing_utilization", *step.packing_utilization);
   line.add("lm_loss", step.lm_loss);
   if (step.load_balancing_loss) line.add("load_balancing_loss", *step.load_balancing_loss);
   if (step.load_balancing_loss_current_f) line.add("load_balancing_loss_current_f", *step.load_balancing_loss_current_f);

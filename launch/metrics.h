@@ -20,7 +20,8 @@ struct CommBytes {  // sent by this rank in this step, per kind of group
 struct StepMetrics {
   std::int64_t iteration = 0;  // from 1, counted on across stages
   std::string stage;
-  std::int64_t consumed_samples = 0, consumed_tokens = 0;  // after this step, across stages
+  std::int64_t consumed_samples = 0, consumed_tokens = 0;  // after this step, across stages; with the masked tokens that fill sequences up
+  std::optional<double> packing_utilization;               // best_fit: share of this step's tokens that are a document's, not masked
   double lm_loss = 0;                                      // nats per counted target
   std::optional<double> load_balancing_loss;               // what the gradient saw, coefficient included; none: dense, or no such loss
   std::optional<double> load_balancing_loss_current_f;     // global_aux_loss with this step's own token shares

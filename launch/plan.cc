@@ -117,6 +117,7 @@ void describe_stage(const Config& config, const StageConfig& stage, const StageP
                      grouped(stage.seq_length), grouped(plan.tokens));
   out += fmt::format("  per iteration  {} sequences, {} tokens, {} micro-batches of {}\n", grouped(stage.global_batch_size),
                      grouped(stage.tokens_per_iteration()), grouped(plan.micro_batches), stage.micro_batch_size);
+  if (stage.packing == Packing::best_fit) out += "  packing        best_fit; the share of masked tokens is known when the documents' lengths are read\n";
   out += fmt::format("  learning rate  {}\n", learning_rate_text(stage, plan));
   out +=
       fmt::format("  RoPE           theta {}{}\n", stage.rope.theta,

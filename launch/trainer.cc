@@ -41,6 +41,9 @@ ParameterSet& allocated(ParameterSet& set) {
   return set;
 }
 
+// Share of the tokens that are not masked.
+double utilization(std::int64_t padding, std::int64_t tokens) { return 1 - double(padding) / double(tokens); }
+
 std::vector<SourceSpec> sources_of(const StageConfig& stage) {
   std::vector<SourceSpec> sources;
   for (const DataSource& source : stage.data) sources.push_back({source.path, source.name, source.weight});
@@ -51,7 +54,7 @@ std::vector<SourceSpec> sources_of(const StageConfig& stage) {
 
 struct Trainer::Stage {
   Stage(const Config& config, const StageConfig& stage, const Device& device, const StreamState& begin)
-      : stream(sources_of(stage), stage.seq_length, config.seed, begin),
+      : stream(sources_of(stage), stage.seq_length, config.seed, begin, Order::shuffled, stage.packing),
         batch(device, stage.seq_length, stage.micro_batch_size, stage.num_microbatches()),
         validation(config.validation, stage, device) {}
   SequenceStream stream;
@@ -71,6 +74,7 @@ Trainer::Trainer(const Config& config, const Device& device)
       optimizer_(device, allocated(parameters_)),
       saved_(device, config.model.num_hidden_layers),
       metrics_(prepared_output_dir(config) + "/metrics.jsonl"),
+      ledger_(config.output_dir),
       peak_tflops_(config.runtime.peak_tflops > 0 ? config.runtime.peak_tflops : measure_peak_tflops(device, parameters_.dtype())) {
   if (config.logging.tensorboard) tensorboard_.emplace(config.output_dir + "/tensorboard");
 }
@@ -133,12 +137,16 @@ void Trainer::run_stage(const StageConfig& stage) {
   model_.set_rope(context_, stage.rope, stage.seq_length);
   if (state_.stage_iteration == 0) state_.stream.begin_mix();
   Stage current(config_, stage, device_, state_.stream);
+  state_.stream = current.stream.state();
+  const std::int64_t total = state_.iteration - state_.stage_iteration + stage.train_iters();
+  ledger_.begin({state_.iteration, total, stage.name, config_.seed, stage.seq_length, stage.global_batch_size, stage.packing, sources_of(stage),
+                 state_.stream});
   saved_.routed = Arena(device_, "routed activations", model_.routed_bytes(stage.micro_batch_size * stage.seq_length, stage.recompute));
   metrics_.write(event("stage_begin").add("stage", stage.name).add("iteration", state_.iteration));
 
-  std::int64_t total = state_.iteration - state_.stage_iteration + stage.train_iters();
   while (state_.stage_iteration < stage.train_iters()) {
     StepMetrics metrics = step(stage, current);
+    ledger_.step(state_.iteration, state_.stream);
     metrics_.write(metrics);
     if (tensorboard_) tensorboard_->write(metrics);
     window_.add(metrics);
@@ -149,7 +157,13 @@ void Trainer::run_stage(const StageConfig& stage) {
     if (!last && due(config_.checkpoint.save_interval)) save(stage, current, false);
   }
   save(stage, current, true);
-  metrics_.write(event("stage_end").add("stage", stage.name).add("iteration", state_.iteration));
+  JsonLine end = event("stage_end").add("stage", stage.name).add("iteration", state_.iteration);
+  if (stage.packing == Packing::best_fit) {
+    const double share = utilization(state_.stream.padding(), state_.stream.sequences_since_mix_change * stage.seq_length);
+    say(" stage {}: {:.2f} % of its tokens are documents', the others masked\n", stage.name, 100 * share);
+    end.add("packing_utilization", share);
+  }
+  metrics_.write(end);
 }
 
 double Trainer::forward_backward(const StageConfig& stage, Stage& current) {
@@ -177,7 +191,9 @@ StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
   report_router(stage, metrics);
   OptimizerResult result = optimizer_.step(context_, optimizer, metrics.learning_rate);
 
+  const std::int64_t padding = state_.stream.padding();
   state_.stream = current.stream.state();
+  if (stage.packing == Packing::best_fit) metrics.packing_utilization = utilization(state_.stream.padding() - padding, stage.tokens_per_iteration());
   state_.iteration += 1;
   state_.stage_iteration += 1;
   state_.consumed_samples += stage.global_batch_size;

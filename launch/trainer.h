@@ -8,6 +8,7 @@
 #include "launch/datasets.h"
 #include "launch/global_batch.h"
 #include "launch/metrics.h"
+#include "launch/run_ledger.h"
 #include "launch/tensorboard.h"
 #include "launch/validation.h"
 #include "models/qwen3.h"
@@ -51,6 +52,7 @@ class Trainer {
   Optimizer optimizer_;
   Qwen3Model::Saved saved_;
   MetricsFile metrics_;
+  RunLedger ledger_;
   std::optional<TensorBoardFile> tensorboard_;
   LogWindow window_;
   TrainingState state_;
