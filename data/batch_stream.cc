@@ -162,14 +162,17 @@ SequenceStream::Pick SequenceStream::advance(Plan& plan) const {
   return {plan.consumed++, source, readers_[source]->plan.advance(plan.cursors[source], packing_, seq_length_)};
 }
 
+std::int64_t SequenceStream::sequences_ahead(std::int64_t own, std::int64_t seq_length) {
+  return std::min(std::max<std::int64_t>(2, 2 * own), std::max<std::int64_t>(2, kBytesAhead / (13 * seq_length)));
+}
+
 void SequenceStream::next(std::int64_t count, std::int64_t shard, std::int64_t num_shards, std::vector<PackedSequence>& out) {
   AF_CHECK(count >= 0 && shard >= 0 && shard < num_shards, "{} sequences, shard {} of {}", count, shard, num_shards);
   std::size_t own = 0;  // how many of the next `count` belong to this shard
   for (std::int64_t i = 0; i < count; ++i) own += (given_.consumed + i) % num_shards == shard;
   out.resize(own);
   std::unique_lock lock(mutex_);
-  const std::size_t affordable = std::size_t(std::max<std::int64_t>(2, kBytesAhead / (13 * seq_length_)));
-  const std::size_t depth = std::min(std::max<std::size_t>(2, 2 * own), affordable);
+  const std::size_t depth = std::size_t(sequences_ahead(std::int64_t(own), seq_length_));
   if (shard != shard_ || num_shards != num_shards_ || depth > slots_.size()) {  // what was read ahead is not what is asked for now
     shard_ = -1;                                                                // it shall begin nothing new
     filled_.wait(lock, [this] { return !filling_; });

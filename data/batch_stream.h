@@ -68,6 +68,8 @@ class SequenceStream {
   // Advances by `count` sequences and gives those whose global_index % num_shards == shard; out's memory is reused.
   // A background thread reads on, expecting the same shard in the next call.
   void next(std::int64_t count, std::int64_t shard, std::int64_t num_shards, std::vector<PackedSequence>& out);
+  // How many sequences are read ahead of calls that give `own` each.
+  static std::int64_t sequences_ahead(std::int64_t own, std::int64_t seq_length);
 
   // Advances by `count` sequences without reading a token.
   void skip(std::int64_t count);

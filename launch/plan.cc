@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "data/batch_stream.h"
 #include "launch/config_checks.h"
 #include "launch/config_yaml.h"
 #include "launch/environment.h"
@@ -34,6 +35,15 @@ std::string flops(double n) {
     if (n >= size) return fmt::format("{:.1f} {}", n / size, name);
   }
   return fmt::format("{:.3f} MFLOP", n * 1e-6);
+}
+
+// The global batch and, for validation, a micro-batch, each as the stream gives it and as the device takes it; sequences read ahead;
+// cos and sin of RoPE.
+std::int64_t input_bytes(const Config& config, const StageConfig& stage, DType dtype) {
+  const std::int64_t device = 3 * std::int64_t(sizeof(std::int32_t)), sequence = device + 1;  // bytes per token: PackedSequence has roles
+  const std::int64_t batch = stage.global_batch_size + stage.micro_batch_size;
+  const std::int64_t rope = std::int64_t(size_of(accumulator_of(dtype))) * config.model.head_dim;
+  return stage.seq_length * (batch * device + (batch + SequenceStream::sequences_ahead(stage.global_batch_size, stage.seq_length)) * sequence + rope);
 }
 
 // "a 55%, b 45%"
@@ -126,17 +136,17 @@ void describe_stage(const Config& config, const StageConfig& stage, const StageP
                      flops(plan.flops_per_token), flops(plan.flops_per_token * double(stage.tokens_per_iteration())), flops(plan.flops));
   if (config.runtime.peak_tflops > 0)
     out += fmt::format("  time           at least {} (MFU 100 %)\n", duration(plan.flops / config.runtime.peak_tflops * 1e-12));
-  out += fmt::format("  activations    {}: kept {}, routed {}, transient {}, scratch {}\n", bytes(a.total()), bytes(a.kept), bytes(a.routed),
-                     bytes(a.transient), bytes(a.scratch));
+  out += fmt::format("  activations    {}: kept {}, routed {}, transient {}, scratch {}; inputs {}\n", bytes(a.total()), bytes(a.kept),
+                     bytes(a.routed), bytes(a.transient), bytes(a.scratch), bytes(plan.inputs));
   for (std::size_t i = 0; i < plan.changes.size(); ++i) out += fmt::format("  {:<14} {}\n", i == 0 ? "changes" : "", plan.changes[i]);
 }
 
 }  // namespace
 
 std::int64_t Plan::peak_bytes() const {
-  std::int64_t activations = 0;
-  for (const StagePlan& stage : stages) activations = std::max(activations, stage.activations.total());
-  return memory.total() + activations;
+  std::int64_t most = 0;
+  for (const StagePlan& stage : stages) most = std::max(most, stage.bytes());
+  return memory.total() + most;
 }
 
 Plan make_plan(const Config& config) {
@@ -158,6 +168,7 @@ Plan make_plan(const Config& config) {
     p.flops_per_token = model_flops(config.model, 1, double(stage.seq_length));
     p.flops = p.flops_per_token * double(p.tokens);
     p.activations = activation_memory(config.model, stage.recompute, plan.dtype, stage.micro_batch_size * stage.seq_length, stage.micro_batch_size);
+    p.inputs = input_bytes(config, stage, plan.dtype);
     if (i > 0) compare("", stages->items[i - 1], stages->items[i], p.changes);
     plan.stages.push_back(std::move(p));
   }
@@ -174,7 +185,7 @@ std::string describe_plan(const Config& config, const Plan& plan) {
   out += "\n";
   describe_shapes(m, out);
   out += fmt::format("parameters {} in {} tensors, active per token {}\n", grouped(n.total()), grouped(n.tensors), grouped(n.active()));
-  out += fmt::format("memory in {}: {} = parameters {}, gradients {}, master weights {}, moments {}, activations {}\n", name_of(plan.dtype),
+  out += fmt::format("memory in {}: {} = parameters {}, gradients {}, master weights {}, moments {}, activations and inputs {}\n", name_of(plan.dtype),
                      bytes(plan.peak_bytes()), bytes(memory.values), bytes(memory.gradients), bytes(memory.master), bytes(memory.moments),
                      bytes(plan.peak_bytes() - memory.total()));
   if (plan.machine_bytes > 0) {

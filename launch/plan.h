@@ -16,6 +16,8 @@ struct StagePlan {
   double warmup_iterations = 0;
   double flops_per_token = 0, flops = 0;  // forward and backward, one document per sequence: an upper bound for packed documents
   ActivationMemory activations;           // of one micro-batch
+  std::int64_t inputs = 0;                // bytes: the global batch's tokens, what is read ahead, RoPE's tables
+  std::int64_t bytes() const { return activations.total() + inputs; }
   std::vector<std::string> changes;       // against the stage before: "rope_theta 1e+06 -> 5e+06"
 };
 
@@ -25,7 +27,7 @@ struct Plan {
   ParameterMemory memory;
   std::vector<StagePlan> stages;
   std::int64_t machine_bytes = 0;   // physical memory; 0: not known
-  std::int64_t peak_bytes() const;  // parameters, optimizer, and the activations of the stage that needs most
+  std::int64_t peak_bytes() const;  // parameters, optimizer, and the activations and inputs of the stage that needs most
 };
 
 Plan make_plan(const Config& config);

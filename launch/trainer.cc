@@ -141,6 +141,8 @@ void Trainer::run_stage(const StageConfig& stage) {
   const std::int64_t total = state_.iteration - state_.stage_iteration + stage.train_iters();
   ledger_.begin({state_.iteration, total, stage.name, config_.seed, stage.seq_length, stage.global_batch_size, stage.packing, sources_of(stage),
                  state_.stream});
+  scratch_ = Arena(device_, scratch_.name());  // what the stage before held: its sizes were others
+  saved_.keep = Arena(device_, saved_.keep.name());
   saved_.routed = Arena(device_, "routed activations", model_.routed_bytes(stage.micro_batch_size * stage.seq_length, stage.recompute));
   metrics_.write(event("stage_begin").add("stage", stage.name).add("iteration", state_.iteration));
 

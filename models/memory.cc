@@ -56,7 +56,7 @@ struct Count {
   }
   void mlp_backward(Bytes& b) const {
     if (recompute.mlp) mlp(b);
-    mlp(b);  // d_gate_up, d_act
+    b.add(T * m.intermediate_size, a);  // d_act; d_gate_up takes gate_up's place
   }
 
   void routing(Bytes& b) const {
@@ -83,8 +83,8 @@ struct Count {
     } else if (recompute.moe_act) {
       expert_act(b);
     }
-    expert_rows(b);   // d_out, later d_x; d_gate_up
-    expert_act(b);    // d_act
+    b.add(R * H, a);  // d_out, later d_x
+    expert_act(b);    // d_act; d_gate_up takes gate_up's place
     b.add(R, c);      // d_row_weight
     b.add(R, c);      // d_weight
     b.add(T * E, c);  // d_logits

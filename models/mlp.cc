@@ -34,7 +34,7 @@ void Mlp::backward(const Pass& pass, const Tensor& dy, const Tensor& x, const Sa
   Arena::Scope scope(c.scratch);
   Saved saved = kept;
   if (saved.gate_up.empty()) activate(pass.in_scratch(Mode::recompute), x, saved);
-  Tensor d_act = c.scratch.tensor(saved.act.shape, x.dtype), d_gate_up = c.scratch.tensor(saved.gate_up.shape, x.dtype);
+  Tensor d_act = c.scratch.tensor(saved.act.shape, x.dtype), d_gate_up = saved.gate_up;  // in place: it has served
   down_.backward_input(c, dy, d_act);
   down_.backward_weight(c, dy, saved.act);
   swiglu_backward(c, d_act, saved.gate_up, {}, d_gate_up, {});

@@ -17,6 +17,7 @@ class Mlp {
 
   // y [T, H] += mlp(x); an empty y: only what the backward needs.
   void forward(const Pass& pass, const Tensor& x, Saved& saved, const Tensor& y) const;
+  // Uses `saved` up: gate_up's memory takes its gradient.
   void backward(const Pass& pass, const Tensor& dy, const Tensor& x, const Saved& saved, const Tensor& dx) const;
 
  private:

@@ -113,7 +113,7 @@ void Moe::backward(const Pass& pass, const Tensor& dy, const Tensor& x, const Ro
   permute_rows(c, dy, saved.source, int(top_k_), d_out);
   grouped_matmul(c, d_out, down_->value, Trans::no, offsets, d_act);
   grouped_matmul_weight_gradient(c, d_out, saved.act, offsets, down_->gradient);
-  Tensor d_gate_up = c.scratch.tensor({rows, 2 * width_}, x.dtype), d_row_weight = c.scratch.tensor({rows}, accumulator);
+  Tensor d_gate_up = saved.gate_up, d_row_weight = c.scratch.tensor({rows}, accumulator);  // in place: gate_up has served
   swiglu_backward(c, d_act, saved.gate_up, saved.row_weight, d_gate_up, d_row_weight);
 
   // Gate and up projections, back to token order. d_out has served: its memory takes d x.

@@ -30,6 +30,7 @@ class Moe {
 
   // y [T, H] += moe(x); an empty y: only what the backward needs. In Mode::train `statistics` counts the load.
   void forward(const Pass& pass, const Tensor& x, RouterStatistics& statistics, Saved& saved, const Tensor& y) const;
+  // Uses `saved` up: gate_up's memory takes its gradient.
   void backward(const Pass& pass, const Tensor& dy, const Tensor& x, const RouterStatistics& statistics, const Saved& saved, const Tensor& dx) const;
 
   // Bytes of the routed pool that a micro-batch of T tokens takes in this layer.

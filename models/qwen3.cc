@@ -56,6 +56,7 @@ void Qwen3Model::set_rope(const Context& context, const RopeSettings& rope, std:
   rope_.cos = Tensor(rope_buffer_.data(), accumulator, shape);
   rope_.sin = Tensor(static_cast<char*>(rope_buffer_.data()) + bytes, accumulator, shape);
   rope_tables(context, rope, rope_.cos, rope_.sin);
+  transient_ = Arena(device_, transient_.name());
 }
 
 // Which layers keep only their input and are computed again before their backward.

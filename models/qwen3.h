@@ -29,7 +29,8 @@ class Qwen3Model {
   const ModelConfig& config() const { return config_; }
   const ParameterSet& parameters() const { return set_; }
 
-  // RoPE for positions 0..positions-1; a stage may change it, and config() then says so. Call before the first pass.
+  // RoPE for positions 0..positions-1; a stage may change it, and config() then says so. Call before the first pass. Memory for
+  // activations is given back: the next passes have other sizes.
   void set_rope(const Context& context, const RopeSettings& rope, std::int64_t positions);
 
   // The losses of the batch's tokens in saved.token_loss. pass.keep and pass.routed must be saved's own.

@@ -55,6 +55,22 @@ TEST(SwiGlu, BackwardIsTheGradient) {
   }
 }
 
+// The gradient may take the place of gate_up: no bit changes.
+TEST(SwiGlu, BackwardInPlace) {
+  const OnCpu cpu;
+  const i64 rows = 7, f = 43;
+  for (const DType dtype : kFloats) {
+    const Operand gate_up = random_operand({rows, 2 * f}, dtype, 1, 3, 2), scale = random_operand({rows}, accumulator_of(dtype), 2);
+    const Operand dy = random_operand({rows, f}, dtype, 3, 1), d_gate_up({rows, 2 * f}, dtype, 2), d_scale({rows}, accumulator_of(dtype)),
+                  d_scale_again({rows}, accumulator_of(dtype));
+    swiglu_backward(cpu, dy, gate_up, scale, d_gate_up, d_scale);
+    swiglu_backward(cpu, dy, gate_up, scale, gate_up, d_scale_again);
+    EXPECT_EQ(gate_up.values(), d_gate_up.values());
+    EXPECT_EQ(d_scale_again.values(), d_scale.values());
+    EXPECT_TRUE(gate_up.canaries_alive());
+  }
+}
+
 TEST(SwiGlu, FarFromZeroAndWithoutRows) {
   const OnCpu cpu;
   const Operand far({1, 4}, DType::f32, {-200, 200, 3, 3}), y({1, 2}, DType::f32), d({1, 2}, DType::f32, {1, 1}), dx({1, 4}, DType::f32);
