@@ -142,6 +142,40 @@ def test_training_and_resume():
     check("init.hf_checkpoint starts from the exported weights", started.returncode == 0 and steps_of("from_hf")[1]["lm_loss"] < steps[1]["lm_loss"] - 0.3, started.stderr)
 
 
+def test_packing_and_replay():
+    """best_fit in stage 2: masked tokens are reported, a resumed run is bit-equal, and any step's documents can be named."""
+    packed = [("rope_theta: 40000", "rope_theta: 40000\n    packing: best_fit"), ("seq_length: 128", "seq_length: 300")]
+    whole = run("af_train", config("packed", replace=packed))
+    check("a stage with best_fit trains", whole.returncode == 0, whole.stderr)
+    steps = steps_of("packed")
+    part = run("af_train", config("packed_part", replace=packed + [("save_interval: 5", "save_interval: 8"), ("keep: 2", "keep: 0")]))
+    resumed = run("af_train", config("packed_resumed", replace=packed), "--resume", "packed_part/checkpoints/stage2-16")
+    check("and resumes bit-equally", part.returncode == resumed.returncode == 0 and tensors_of("packed_resumed") == tensors_of("packed"), resumed.stderr)
+    check("sequential stages mask nothing", not any("packing_utilization" in steps[i] for i in range(1, 13)))
+
+    texts = [json.loads(line)["text"] for name in "ab" for line in open(WORK / f"{name}.jsonl")]
+    masked = 0
+    for step in (1, 7, 12, *range(13, 19)):
+        result = run("af_data", "replay", "--step", step, "--text", "packed")
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        check(f"replay of step {step}", result.returncode == 0 and len(lines) == 1 + lines[0]["sequences"] == 1 + steps[step]["global_batch_size"], result.stderr)
+        for line in lines[1:]:
+            tokens = sum(d["end"] - d["begin"] for d in line["documents"])
+            check(f"sequence {line['sequence']} is full", tokens + line["masked_tokens"] == lines[0]["seq_length"], str(line))
+            for d in line["documents"]:
+                text = (texts[d["document"] + 120 * (line["source"] == "b")].encode() + b"\0")[d["begin"] : d["end"]]
+                check("its text is the document's", d["text"].replace("<|endoftext|>", "\0").encode() == text, str(d))
+            if step > 12:
+                check("documents that fit are whole", all(d["text"].endswith("<|endoftext|>") or d["begin"] > 0 for d in line["documents"]), str(line))
+        if step > 12:
+            share = 1 - sum(line["masked_tokens"] for line in lines[1:]) / 600
+            masked += sum(line["masked_tokens"] for line in lines[1:])
+            check("packing_utilization", abs(steps[step]["packing_utilization"] - share) < 1e-12, f"{steps[step]} {share}")
+    end = json.loads((WORK / "packed" / "metrics.jsonl").read_text().splitlines()[-1])
+    check("the stage's utilization", end["event"] == "stage_end" and abs(end["packing_utilization"] - (1 - masked / 3600)) < 1e-12 and 0 < masked < 360, str(end))
+    refused("a step that the run has not", run("af_data", "replay", "--step", "19", "packed"), "step 19", "stage2", "18")
+
+
 def test_bad_input():
     good = (WORK / "a.h5").read_bytes()
     refused("no such file", run("af_train", "none.yaml"), "none.yaml")
@@ -234,6 +268,7 @@ def main():
     try:
         make_data()
         test_training_and_resume()
+        test_packing_and_replay()
         test_bad_input()
         test_speed_of_starting()
         test_real_trajectories()
