@@ -146,7 +146,7 @@ void describe_stage(const Config& config, const StageConfig& stage, const StageP
 std::int64_t Plan::peak_bytes() const {
   std::int64_t most = 0;
   for (const StagePlan& stage : stages) most = std::max(most, stage.bytes());
-  return memory.total() + most;
+  return kProgramBytes + memory.total() + most;
 }
 
 Plan make_plan(const Config& config) {
@@ -185,9 +185,9 @@ std::string describe_plan(const Config& config, const Plan& plan) {
   out += "\n";
   describe_shapes(m, out);
   out += fmt::format("parameters {} in {} tensors, active per token {}\n", grouped(n.total()), grouped(n.tensors), grouped(n.active()));
-  out += fmt::format("memory in {}: {} = parameters {}, gradients {}, master weights {}, moments {}, activations and inputs {}\n", name_of(plan.dtype),
+  out += fmt::format("memory in {}: {} = parameters {}, gradients {}, master weights {}, moments {}, activations and inputs {}, program {}\n", name_of(plan.dtype),
                      bytes(plan.peak_bytes()), bytes(memory.values), bytes(memory.gradients), bytes(memory.master), bytes(memory.moments),
-                     bytes(plan.peak_bytes() - memory.total()));
+                     bytes(plan.peak_bytes() - memory.total() - kProgramBytes), bytes(kProgramBytes));
   if (plan.machine_bytes > 0) {
     out +=
         fmt::format("  this machine has {}{}\n", bytes(plan.machine_bytes), plan.peak_bytes() > plan.machine_bytes ? ": the run does not fit" : "");

@@ -21,13 +21,16 @@ struct StagePlan {
   std::vector<std::string> changes;       // against the stage before: "rope_theta 1e+06 -> 5e+06"
 };
 
+// What the process takes whatever it trains: code, libraries, caches of files, the kernels' packed panels. Measured.
+inline constexpr std::int64_t kProgramBytes = 24 << 20;
+
 struct Plan {
   DType dtype = DType::f32;
   ParameterCounts parameters;
   ParameterMemory memory;
   std::vector<StagePlan> stages;
   std::int64_t machine_bytes = 0;   // physical memory; 0: not known
-  std::int64_t peak_bytes() const;  // parameters, optimizer, and the activations and inputs of the stage that needs most
+  std::int64_t peak_bytes() const;  // program, parameters, optimizer, and the activations and inputs of the stage that needs most
 };
 
 Plan make_plan(const Config& config);

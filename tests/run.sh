@@ -2,12 +2,12 @@
 # Installs, builds and runs the tests.
 #   tests/run.sh                  style, unit tests, SIMT emulator, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
-#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle asan tsan cuda-kernels bench quickstart)
+#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle asan tsan cuda-kernels bench quickstart long-context)
 # The last line is "N passed, N failed, N skipped"; each skip says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD build=$PWD/build/cpu
-full_suites="oracle asan tsan cuda-kernels bench quickstart"
+full_suites="oracle asan tsan cuda-kernels bench quickstart long-context"
 with_oracle=no full=""
 while [ $# -gt 0 ]; do
   case $1 in
@@ -58,7 +58,8 @@ must() { "$@" || { echo "$* failed"; echo "$passed passed, $((failed + 1)) faile
 quietly() { "$@" >"$log" 2>&1 || { cat "$log"; return 1; }; }
 
 oracle_python() {
-  local python=$root/.venv/oracle/bin/python wanted="torch==2.13.0 transformers==4.57.6 safetensors==0.8.0 numpy==2.4.6"
+  local python=$root/.venv/oracle/bin/python wanted
+  wanted=$(tr '\n' ' ' <tests/oracle/requirements.txt)
   if [ "$(cat "$root/.venv/oracle/installed" 2>/dev/null)" != "$wanted" ]; then
     python3 -m venv "$root/.venv/oracle" && $python -m pip install -q --disable-pip-version-check $wanted && echo "$wanted" >"$root/.venv/oracle/installed" || return 1
   fi
@@ -112,6 +113,7 @@ for suite in $full; do
         skip "no nvcc on this machine"
       fi ;;
     bench) begin "bench"; quietly oracle_python; script python3 tests/bench/run.py "$build" "$root/.venv/oracle/bin/python" ;;
+    long-context) begin "long-context: 131,072 tokens in one process"; script python3 tests/launch/long_context.py "$build/bin" ;;
     quickstart) begin "quickstart"; if examples/quickstart/run.sh; then add 1 0 0; else add 0 1 0; fi ;;
   esac
 done

@@ -51,7 +51,7 @@ TEST(Plan, Arithmetic) {
   EXPECT_NEAR(two.flops_per_token, 172.9e9, 0.05e9);
   const ActivationMemory activations = activation_memory(config.model, config.stages[1].recompute, DType::bf16, 2 * 131072, 2);
   EXPECT_EQ(two.activations.kept, activations.kept);
-  EXPECT_EQ(plan.peak_bytes(), plan.memory.total() + std::max(one.bytes(), two.bytes()));
+  EXPECT_EQ(plan.peak_bytes(), kProgramBytes + plan.memory.total() + std::max(one.bytes(), two.bytes()));
   // Stage 1: a global batch of 128 and a micro-batch of 1 in 12 bytes a token on the device and 13 as they are read, 157 sequences read
   // ahead (64 MiB), cos and sin of 64 angles in fp32.
   EXPECT_EQ(one.inputs, std::int64_t(32768) * (129 * 12 + (129 + 157) * 13 + 2 * 64 * 4));

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The comparison with PyTorch and transformers: tests/oracle/run.sh PYTHON BUILD_DIR
-# PYTHON has torch, transformers and safetensors (pinned in tests/oracle/requirements.txt). Writes below BUILD_DIR/oracle only.
+# PYTHON has what tests/oracle/requirements.txt pins. Writes below BUILD_DIR/oracle only.
 set -euo pipefail
 python=$1 build=$2
 here=$(cd "$(dirname "$0")" && pwd)

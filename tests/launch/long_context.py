@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Long sequences in one process: 32K, then 128K tokens with RoPE's base raised, with full recomputation, in less than 4 GB and in what
+--dry-run says.
+
+usage: long_context.py FOLDER_OF_PROGRAMS [TOKENS]   (python3 alone). Last line: N passed, N failed, N skipped."""
+import json
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import tempfile
+
+LIMIT = 4 * 2**30  # bytes at 131,072 tokens; less in proportion
+TOLERANCE = 0.15  # of --dry-run's figure
+
+CONFIG = """
+output_dir: {out}
+seed: 1
+model: {{model_type: qwen3_moe, vocab_size: 288, hidden_size: 256, num_hidden_layers: {layers}, num_attention_heads: 1, num_key_value_heads: 1,
+        head_dim: 16, max_position_embeddings: {short}, tie_word_embeddings: false, num_experts: 8, num_experts_per_tok: 2, moe_intermediate_size: 128,
+        rope_theta: 1000000}}
+recompute: {{recompute_granularity: full}}
+stages:
+  - {{name: stage1, seq_length: {short}, train_iters: 1, global_batch_size: 4, lr: {{lr: 1e-3}}, data: [{{path: {data}}}]}}
+  - {{name: stage2, seq_length: {long}, train_iters: 1, global_batch_size: 1, rope_theta: 5e6, lr: {{lr: 1e-3}}, data: [{{path: {data}}}]}}
+runtime: {{peak_tflops: 0.1}}
+"""
+
+
+def make_data(programs, work, name, lengths):
+    generator = random.Random(5)
+    words = ["".join(generator.choice("abcdefghijklmnop") for _ in range(generator.randint(2, 8))) for _ in range(300)]
+    with open(work / f"{name}.jsonl", "w") as f:
+        for length in lengths:
+            text = " ".join(generator.choice(words) for _ in range(length // 3 + 1))
+            f.write(json.dumps({"text": text[: length - 1]}) + "\n")  # and the end of the document
+    subprocess.run([programs / "af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5"], cwd=work, check=True,
+                   capture_output=True)
+
+
+def planned_bytes(text):
+    number, unit = re.search(r"^memory in \w+: ([\d.]+) (MiB|GiB)", text, re.M).groups()
+    return float(number) * {"MiB": 2**20, "GiB": 2**30}[unit]
+
+
+def train(programs, work, check, name, tokens, layers):
+    (work / f"{name}.yaml").write_text(CONFIG.format(out=name, data=f"{name}.h5", short=tokens // 4, long=tokens, layers=layers))
+    plan = subprocess.run([programs / "af_train", f"{name}.yaml", "--dry-run"], cwd=work, capture_output=True, text=True)
+    result = subprocess.run([programs / "af_train", f"{name}.yaml"], cwd=work, capture_output=True, text=True)
+    check(f"{name}: trains through both stages", plan.returncode == result.returncode == 0, plan.stderr + result.stderr)
+    if plan.returncode or result.returncode:
+        return ""
+    steps = [json.loads(line) for line in (work / name / "metrics.jsonl").read_text().splitlines()]
+    last = [step for step in steps if "event" not in step][-1]
+    planned, peak, limit = planned_bytes(plan.stdout), last["memory_bytes"], LIMIT * tokens / 131072
+    check(f"{name}: below {limit / 2**20:.0f} MiB", peak < limit, f"{peak / 2**20:.0f} MiB")
+    check(f"{name}: within {TOLERANCE:.0%} of --dry-run", abs(peak / planned - 1) < TOLERANCE, f"{peak / 2**20:.0f} MiB, planned {planned / 2**20:.0f}")
+    check(f"{name}: the loss is one", 4 < last["lm_loss"] < 8 and last["consumed_tokens"] == 2 * tokens and not last["nan"], str(last))
+    return f"{name}: {tokens} tokens in {last['iteration_time_ms'] / 1e3:.1f} s, peak {peak / 2**20:.0f} MiB, planned {planned / 2**20:.0f}"
+
+
+def run(programs, work, check, tokens):
+    """`check(what, good, detail)`. Returns a line of figures per run."""
+    generator = random.Random(6)
+    make_data(programs, work, "packed", [generator.randint(300, 6000) for _ in range(tokens // 2000)])
+    make_data(programs, work, "single", [tokens, tokens])  # each the whole sequence: attention is quadratic, its memory is not
+    return [train(programs, work, check, "packed", tokens, layers=2), train(programs, work, check, "single", tokens, layers=1)]
+
+
+def main():
+    counts = {True: 0, False: 0}
+
+    def check(what, good, detail=""):
+        counts[bool(good)] += 1
+        if not good:
+            print(f"FAILED: {what}\n{detail}")
+
+    with tempfile.TemporaryDirectory(prefix="af_long_context_") as work:
+        for line in run(pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(work), check, int(sys.argv[2]) if len(sys.argv) > 2 else 131072):
+            print(line)
+    print(f"{counts[True]} passed, {counts[False]} failed, 0 skipped")
+    return counts[False] > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
