@@ -11,17 +11,10 @@ namespace {
 constexpr std::int64_t kWindowSequences = 256;                  // what is left over in a window's last sequence is 1 / 256 at most
 constexpr std::size_t kWindowDocuments = std::size_t{1} << 20;  // bounds the memory: 32 bytes each
 
-// The same layout, whatever has been given of it.
-PackingWindow key_of(PackingWindow window) {
-  window.parts.back().sequences = 0;
-  return window;
-}
-
 }  // namespace
 
 struct SourcePlan::Window {
-  PackingWindow key;
-  std::int64_t end;  // position in the stream where the window ends
+  std::int64_t begin, end;  // positions in the stream
   PackedPieces sequences;
 };
 
@@ -80,21 +73,20 @@ std::int64_t SourcePlan::documents_done(const Cursor& cursor) const {
 }
 
 std::shared_ptr<const SourcePlan::Window> SourcePlan::layout(const PackingWindow& window) const {
-  const PackingWindow key = key_of(window);
   std::lock_guard lock(mutex_);  // held while one is made: the other thread wants the same
   for (const std::shared_ptr<const Window>& recent : recent_) {
-    if (recent && recent->key == key) return recent;
+    if (recent && recent->begin == window.begin) return recent;  // the earlier parts are the same: they changed before this began
   }
-  const std::vector<Piece> documents = documents_from(key.begin, key.parts.front().seq_length);
-  PackedPieces sequences = pack(documents, key, 0);
-  for (std::size_t part = 1; part < key.parts.size(); ++part) {
-    const std::int64_t given = key.parts[part - 1].sequences;
+  const std::vector<Piece> documents = documents_from(window.begin, window.parts.front().seq_length);
+  PackedPieces sequences = pack(documents, window, 0);
+  for (std::size_t part = 1; part < window.parts.size(); ++part) {
+    const std::int64_t given = window.parts[part - 1].sequences;
     if (given >= sequences.size()) user_error("{}: the ledger is damaged: {} sequences given of a window of {}", name_, given, sequences.size());
-    sequences = pack(sequences.rest(given), key, part);
+    sequences = pack(sequences.rest(given), window, part);
   }
   recent_[1] = recent_[0];
   const Piece& last = documents.back();
-  return recent_[0] = std::make_shared<Window>(Window{key, last.position + last.count, std::move(sequences)});
+  return recent_[0] = std::make_shared<Window>(Window{window.begin, last.position + last.count, std::move(sequences)});
 }
 
 // The documents of the window that begins at `position`: those that fit into the tokens of its sequences whole (so that the

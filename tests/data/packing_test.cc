@@ -280,6 +280,17 @@ TEST_F(BestFit, EveryTokenOncePerEpochAndDocumentsWhole) {
   }
 }
 
+TEST_F(BestFit, WindowsEndBetweenDocuments) {  // several windows an epoch, none of which cuts a document that fits
+  Corpus corpus(3, 3000, 12);
+  corpus.write(folder_ / "short.h5");
+  SequenceStream stream({{folder_ / "short.h5", "a", 1}}, 13, 7, {}, Order::shuffled, Packing::best_fit);
+  PackedCheck check(corpus);
+  ASSERT_GT(corpus.tokens, 5 * 256 * 13);
+  while (check.real < corpus.tokens) ASSERT_EQ(check.check(take(stream, 1)), "");
+  EXPECT_TRUE(check.all_given(1));
+  EXPECT_LE(check.padding, corpus.tokens / 20);
+}
+
 TEST_F(BestFit, MutantsAreCaught) {
   SequenceStream stream = one(64), sequential = one(64, {}, Packing::sequential);
   std::vector<PackedSequence> good;
