@@ -1,5 +1,5 @@
 #!/bin/bash
-# The comparison with PyTorch, transformers and tokenizers: tests/oracle/run.sh PYTHON BUILD_DIR
+# The comparison with PyTorch, transformers, tokenizers and tensorboard: tests/oracle/run.sh PYTHON BUILD_DIR
 # PYTHON has what tests/oracle/requirements.txt pins. Writes below BUILD_DIR/oracle only.
 set -euo pipefail
 python=$1 build=$2
@@ -12,6 +12,7 @@ status=0
 {
   "$python" "$here/tokenizer_compare.py" "$build" "$build/oracle/tokenizer" || status=1
   "$python" "$here/compare.py" "$build/oracle/models" "$build" "$build/oracle/out" || status=1
+  "$python" "$here/runs.py" "$build" "$build/oracle/runs" || status=1
   exit $status
 } | awk '/^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { passed += $1; failed += $3; skipped += $5; next }
   { print; fflush() }
