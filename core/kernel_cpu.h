@@ -21,8 +21,8 @@ struct Thread : Reductions<Thread> {
   }
   template <class T, class S>
   AF_HD void copy(Row<T> out, Row<S> in) const {  // of one type: the bits
-    AF_INDEPENDENT
-    for (i64 i = 0; i < out.n; ++i) out.p[i] = in.p[i];
+    static_assert(std::is_same_v<T, std::remove_const_t<S>>);
+    memcpy(out.p, in.p, std::size_t(out.n) * sizeof(T));
   }
   template <class R, class Op, class F, class X0, class... X>
   AF_HD R reduce(R start, Op op, F f, X0 first, X... in) const {
