@@ -59,19 +59,24 @@ TensorSource weights_of(const std::string& checkpoint, const ModelConfig& config
 
 constexpr char kSourceFile[] = "/hf_source";  // in an imported checkpoint: the folder it came from
 
-// The Hugging Face folder from which the checkpoint, or the run that wrote it, took its weights, else its tokenizer's. "" where
-// neither is there.
-std::string source_of(const std::string& checkpoint) {
-  std::string folder;
+struct Origin {
+  std::string weights;    // the Hugging Face folder from which the checkpoint, or the run that wrote it, took its weights
+  std::string tokenizer;  // the run's tokenizer.path
+};
+
+// "" for what is not there.
+Origin origin_of(const std::string& checkpoint) {
+  Origin origin;
   if (fs::exists(checkpoint + kSourceFile)) {
-    folder = read_file(checkpoint + kSourceFile);
+    origin.weights = read_file(checkpoint + kSourceFile);
   } else if (fs::exists(checkpoint + "/run.yaml")) {
     const Config config = read_config(checkpoint + "/run.yaml", {});
-    if (config.init.from == InitConfig::From::checkpoint && fs::is_directory(config.init.path)) folder = source_of(config.init.path);
-    if (config.init.from == InitConfig::From::hf_checkpoint) folder = config.init.path;
-    if (!fs::is_directory(folder)) folder = config.tokenizer.path;
+    if (config.init.from == InitConfig::From::checkpoint && fs::is_directory(config.init.path)) origin = origin_of(config.init.path);
+    if (config.init.from == InitConfig::From::hf_checkpoint) origin.weights = config.init.path;
+    if (fs::exists(config.tokenizer.path)) origin.tokenizer = config.tokenizer.path;
   }
-  return fs::is_directory(folder) ? folder : "";
+  if (!fs::is_directory(origin.weights)) origin.weights.clear();
+  return origin;
 }
 
 int import_command(const Arguments& arguments) {
@@ -96,17 +101,17 @@ int export_command(const Arguments& arguments) {
   const std::string checkpoint = checkpoint_folder(arguments.positionals()[0]), &out = arguments.positionals()[1];
   const std::map<std::string, std::string> types = {{"", ""}, {"bfloat16", "BF16"}, {"float16", "F16"}, {"float32", "F32"}};
   HfExport options;
-  options.source = arguments.has("--source") ? arguments.value("--source") : source_of(checkpoint);
+  const Origin origin = arguments.has("--source") ? Origin{arguments.value("--source"), ""} : origin_of(checkpoint);
+  options.source = origin.weights;
+  options.tokenizer = origin.tokenizer;
   options.dtype = types.at(arguments.value("--dtype"));
   options.max_shard_size = parse_size(arguments.value("--max-shard-size", "5GB"));
   const ModelConfig config = read_model(checkpoint);
   export_hf(out, config, weights_of(checkpoint, config), options);
   fmt::print("{}: {} in Hugging Face's format\n", out, checkpoint);
-  if (options.source.empty()) {
-    fmt::print("without tokenizer and generation_config.json: --source FOLDER copies them from there\n");
-  } else {
-    fmt::print("tokenizer files and generation_config.json are those of {}, as far as it has them\n", options.source);
-  }
+  const std::string& tokenizer = options.tokenizer.empty() ? options.source : options.tokenizer;
+  fmt::print("tokenizer files: {}\n", tokenizer.empty() ? "none; --source FOLDER copies them from there" : "those of " + tokenizer);
+  fmt::print("generation_config.json: {}\n", options.source.empty() ? "none; --source FOLDER copies it from there" : "that of " + options.source + ", if any");
   return kExitDone;
 }
 
@@ -171,7 +176,7 @@ Program program() {
       {{"--source",
         Takes::one_value,
         "FOLDER",
-        "tokenizer files, generation_config.json and tensor types from there (default: where the run took its weights, or its tokenizer, from)",
+        "tokenizer files, generation_config.json and tensor types from there (default: where the run took its weights and its tokenizer from)",
         {},
         false},
        {"--dtype", Takes::one_value, "TYPE", "type of all tensors (default: as in --source, or bfloat16)", {"bfloat16", "float16", "float32"}, false},

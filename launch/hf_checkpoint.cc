@@ -187,14 +187,24 @@ std::string torch_name(const std::string& type) {
   return type == "BF16" ? "bfloat16" : type == "F16" ? "float16" : type == "F64" ? "float64" : "float32";
 }
 
-// Tokenizer and generation files, unchanged, and the token ids of config.json.
-void copy_source(const std::string& source, const fs::path& to, Json& config) {
-  if (!fs::is_directory(source)) user_error("{}: is no folder to copy tokenizer files from", source);
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
-                           "chat_template.jinja", "chat_template.json", "generation_config.json"}) {
-    if (fs::exists(fs::path(source) / name)) fs::copy_file(fs::path(source) / name, to / name);
+// A tokenizer's files, unchanged: of a folder, or the one that is named.
+void copy_tokenizer(const fs::path& from, const fs::path& to) {
+  if (fs::is_regular_file(from)) {
+    fs::copy_file(from, to / from.filename());
+    return;
   }
-  const fs::path theirs = fs::path(source) / "config.json";
+  if (!fs::is_directory(from)) user_error("{}: is no folder to copy tokenizer files from", from.string());
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "qwen.tiktoken", "special_tokens_map.json",
+                           "added_tokens.json", "chat_template.jinja", "chat_template.json"}) {
+    if (fs::exists(from / name)) fs::copy_file(from / name, to / name);
+  }
+}
+
+// What a source says of generation: its file, unchanged, and the token ids of config.json.
+void copy_generation(const fs::path& source, const fs::path& to, Json& config) {
+  if (!fs::is_directory(source)) user_error("{}: is no folder to copy generation_config.json from", source.string());
+  if (fs::exists(source / "generation_config.json")) fs::copy_file(source / "generation_config.json", to / "generation_config.json");
+  const fs::path theirs = source / "config.json";
   if (!fs::exists(theirs)) return;
   const Json json = Json::parse_file(theirs.string());
   for (const char* name : {"bos_token_id", "eos_token_id", "pad_token_id"})
@@ -296,7 +306,8 @@ void export_hf(const std::string& folder, const ModelConfig& config, const Tenso
   try {
     write_weights(aside, config, tensors, split_into_shards(plan, options.max_shard_size));
     Json json = write_hf_config(config, torch_name(plan[0].dtype));
-    if (!options.source.empty()) copy_source(options.source, aside, json);
+    if (!options.tokenizer.empty() || !options.source.empty()) copy_tokenizer(options.tokenizer.empty() ? options.source : options.tokenizer, aside);
+    if (!options.source.empty()) copy_generation(options.source, aside, json);
     write_file((aside / "config.json").string(), json.dump(2) + "\n");
     fs::rename(aside, to);
   } catch (...) {

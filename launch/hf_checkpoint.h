@@ -32,7 +32,8 @@ struct TensorSource {
 TensorSource tensors_of(const ParameterSet& set, const Tensor& flat);
 
 struct HfExport {
-  std::string source{};  // HF folder (or tokenizer folder): its tokenizer files, generation_config.json and token ids; "": none
+  std::string source{};     // HF folder (or tokenizer folder): its tokenizer files, generation_config.json and token ids; "": none
+  std::string tokenizer{};  // folder or file of the tokenizer in place of the source's; "": the source's
   std::string dtype{};   // F32, BF16 or F16; "": tensor by tensor as in the source's safetensors, without any BF16
   std::int64_t max_shard_size = 5'000'000'000;  // bytes, as in transformers' save_pretrained
 };
