@@ -68,7 +68,7 @@ class Pipeline : public testing::Test {
 
 TEST_F(Pipeline, AnyNumberOfThreadsFromAnyPlace) {
   const std::vector<std::string> expected = in_one_thread();
-  ASSERT_GT(expected.size(), 44u);
+  ASSERT_GE(expected.size(), 44u);
   for (int threads : {1, 2, 7}) EXPECT_TRUE(from({}, threads) == expected) << threads;
   for (std::size_t i : {std::size_t{0}, std::size_t{3}, std::size_t{6}, std::size_t{8}, expected.size() - 2, expected.size() - 1}) {
     const BlockRecord before = unpack(expected[i]);
