@@ -68,7 +68,7 @@ void run(Bench& bench, DType dtype) {
   const Context& context = bench.context;
   const DType acc = accumulator_of(dtype);
   const double size = double(size_of(dtype)), wide = double(size_of(acc));
-  const int64_t t = 8192, h = 2048, f = 768, experts = 128, heads = 16, d = 128;
+  const int64_t t = 4096, h = 2048, f = 768, experts = 128, heads = 16, d = 128;
   const int k = 8;
   const auto make = [&](const Shape& shape, DType type) { return bench.normal(shape, type); };
   {
