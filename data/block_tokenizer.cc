@@ -113,8 +113,10 @@ void BlockTokenizer::add_document(std::string_view text, std::int64_t line, std:
   record_->roles.insert(record_->roles.end(), document_.roles.begin(), document_.roles.end());
 }
 
-void BlockTokenizer::add_problem(std::int64_t line, std::string what) {
-  if (std::size_t(record_->skipped++) < BlockRecord::kMostProblems) record_->problems.push_back({line, std::move(what)});
+void BlockTokenizer::add_problem(std::int64_t line, const std::string& what) {
+  constexpr std::size_t kMostBytes = 400;  // the parser quotes what it has read, which may be all of the line
+  if (std::size_t(record_->skipped++) >= BlockRecord::kMostProblems) return;
+  record_->problems.push_back({line, printable(what.substr(0, kMostBytes)) + (what.size() > kMostBytes ? "..." : "")});
 }
 
 std::int64_t BlockTokenizer::licence_number(std::string_view licence) {

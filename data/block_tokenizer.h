@@ -34,7 +34,7 @@ class BlockTokenizer {
   void add_line(std::string_view line, std::int64_t number);
   void add_text_file(std::string_view text);
   void add_document(std::string_view text, std::int64_t line, std::string_view licence);  // document_, made of `text`
-  void add_problem(std::int64_t line, std::string what);
+  void add_problem(std::int64_t line, const std::string& what);
   std::int64_t licence_number(std::string_view licence);
   const TextSource& source() const { return sources_[std::size_t(record_->source)]; }
 

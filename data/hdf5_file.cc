@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "core/error.h"
@@ -23,8 +24,12 @@ H5Handle handle(hid_t id) {
       id, +[](std::int64_t open) -> int { return close(open); });
 }
 
-// The library prints its error stack to stderr unless told otherwise, per thread: so each entry point says it.
-void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+// The library prints its error stack to stderr unless told otherwise, per thread: so each entry point says it. At the
+// process's exit it would close what is open, and crashes where a file could not be written (a full disk): ours close themselves.
+void silence() {
+  H5dont_atexit();
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
 
 // The innermost entry of the library's error stack is the reason; the others say how it travelled. Every call into the
 // library empties the stack: a handle used by a call that may fail must outlive its expression.
@@ -37,6 +42,11 @@ std::string reason() {
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, visit, &text);
   H5Eclear2(H5E_DEFAULT);
+  constexpr std::string_view kSystem = "error message = '";  // among much that is for the library's authors: the system's own words
+  if (std::size_t begin = text.find(kSystem); begin != std::string::npos) {
+    text.erase(0, begin + kSystem.size());
+    text.resize(std::min(text.find('\''), text.size()));
+  }
   return text.empty() ? "HDF5 gives no reason" : text;
 }
 

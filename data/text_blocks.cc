@@ -27,6 +27,7 @@ bool BlockReader::read_piece(TextBlock& block) {
     block.problems.push_back({block.first_line + block.lines, fmt::format("{}; the file is read up to here", damage.what())});
     while (file_.read(piece_.data(), piece_.size()) > 0) {
     }
+    damaged_ = true;
   }
   const bool mark = block.number == 0 && block.text_bytes == 0 && std::string_view(piece_.data(), n).starts_with("\xef\xbb\xbf");
   block.text.append(piece_.data() + 3 * mark, n - 3 * mark);
@@ -78,6 +79,7 @@ void BlockReader::next(TextBlock& block) {
       scanned = begin;
     }
     if (!read_piece(block)) {
+      if (damaged_) block.text.resize(begin), dropped = 0;  // the line that the damage cut
       if (block.text.size() > begin || dropped > 0) end_line(block.text.size());
       break;
     }

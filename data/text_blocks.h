@@ -37,7 +37,7 @@ class BlockReader {
 
   BlockReader(const TextSource& source, std::int64_t index, std::int64_t max_line_bytes);
   // The next block; one block at least, an empty file's is empty. A line (or a document that is a whole file) above
-  // max_line_bytes is a problem, and so is what cannot be decompressed: the file ends there. UserError where the file is
+  // max_line_bytes is a problem, and so is what cannot be decompressed: the file ends with the line before. UserError where the file is
   // not what it was when the work began.
   void next(TextBlock& block);
 
@@ -51,6 +51,7 @@ class BlockReader {
   std::vector<char> piece_;
   std::string carried_;  // the beginning of the next block
   std::int64_t number_ = 0, line_ = 1;
+  bool damaged_ = false;
 };
 
 }  // namespace af

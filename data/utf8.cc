@@ -1,5 +1,8 @@
 #include "data/utf8.h"
 
+#include <fmt/core.h>
+
+#include <algorithm>
 #include <cstring>
 
 namespace af {
@@ -35,6 +38,18 @@ std::size_t first_invalid_utf8(std::string_view text) {
     at += std::size_t(bytes);
   }
   return at;
+}
+
+std::string printable(std::string_view text) {
+  std::string safe;
+  for (std::size_t at = 0; at < text.size();) {
+    const Utf8Character c = utf8_character(text, at);
+    const bool control = c.bytes == 0 || (c.code_point < 32 && c.code_point != '\n' && c.code_point != '\t') ||
+                         (c.code_point >= 127 && c.code_point < 160);  // C1 too: a terminal may obey them
+    const std::size_t end = at + std::size_t(std::max(c.bytes, 1));
+    for (; at < end; ++at) safe += control ? fmt::format("\\x{:02x}", static_cast<unsigned char>(text[at])) : std::string(1, text[at]);
+  }
+  return safe;
 }
 
 }  // namespace af

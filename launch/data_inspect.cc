@@ -54,23 +54,14 @@ void print_roles(TokenDataset& dataset) {
   if (dataset.has_loss_mask()) fmt::print("  counted as targets {:>8} {:>7.1f} %\n", counted, double(counted) * percent);
 }
 
-// The text of tokens, safe to print on a terminal: control characters and what is no UTF-8 as \xNN, ids without text as <id>.
-std::string printable(const Tokenizer& tokenizer, const std::vector<std::uint32_t>& tokens) {
-  std::string text, safe;
+// The text of tokens; ids without text as <id>.
+std::string text_of(const Tokenizer& tokenizer, const std::vector<std::uint32_t>& tokens) {
+  std::string text;
   for (std::uint32_t token : tokens) {
     const std::string_view bytes = tokenizer.bytes_of(token);
     text += bytes.empty() ? fmt::format("<{}>", token) : std::string(bytes);
   }
-  for (std::size_t at = 0; at < text.size();) {
-    const Utf8Character c = utf8_character(text, at);
-    const bool control = c.bytes == 0 || (c.code_point < 32 && c.code_point != '\n' && c.code_point != '\t') ||
-                         (c.code_point >= 127 && c.code_point < 160);  // C1 too: a terminal may obey them
-    const std::size_t bytes = std::size_t(std::max(c.bytes, 1));
-    for (std::size_t i = at; i < at + bytes; ++i)
-      safe += control ? fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i])) : std::string(1, text[i]);
-    at += bytes;
-  }
-  return safe;
+  return text;
 }
 
 // The tokenizer that the dataset was made with: the one named, else the one of the manifest, if it is still there, or the
@@ -101,7 +92,7 @@ void print_sample(const TokenDataset& dataset, const Tokenizer* tokenizer, std::
   dataset.read(begin, n, tokens.data());
   fmt::print("\nthe first {} of {} tokens of document {}\n", n, length, document);
   if (tokenizer) {
-    fmt::print("{}\n", printable(*tokenizer, tokens));
+    fmt::print("{}\n", printable(text_of(*tokenizer, tokens)));
   } else {
     for (std::uint32_t token : tokens) fmt::print("{} ", token);
     fmt::print("(ids; --tokenizer shows the text)\n");

@@ -99,6 +99,16 @@ Json TokenizeJob::identity() const {
   return json;
 }
 
+// Calls f(), which writes the dataset: what is done so far is not lost where it cannot (a full disk).
+template <class F>
+void TokenizeJob::write(F&& f) {
+  try {
+    f();
+  } catch (const UserError& error) {
+    user_error("{}; what is done is kept in {}.part: make room and give the same command again to go on", error.what(), options_.output);
+  }
+}
+
 int TokenizeJob::run() {
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
@@ -112,7 +122,7 @@ int TokenizeJob::run() {
     for (FinishedBlock block; pipeline.next(block);) {
       spool.append(block.bytes);
       if (!block.record.problems.empty() && reported_ < kMostReports) progress.clear();
-      fold(block.record);
+      write([&] { fold(block.record); });
       progress.show(fraction(), text_bytes_ - taken_over);
     }
   }
@@ -122,7 +132,7 @@ int TokenizeJob::run() {
     if (writer_->num_documents() == 0) user_error("there is no document in the input; nothing was written");
     user_error("{} lines cannot be used; nothing was written (--strict)", skipped_);
   }
-  finish();
+  write([&] { finish(); });
   spool.remove();
   const ManifestDuplicates& duplicates = *manifest_.duplicates;
   fmt::print("{}: {} documents, {} tokens from {} file(s), {:.1f} MB in {:.1f} s ({:.1f} MB/s); {} lines skipped\n", options_.output,
@@ -163,7 +173,7 @@ BlockPipeline::Position TokenizeJob::take_over(Spool& spool) {
              spool.path(), record.number, record.source, position.block, position.source);
     position =
         record.last ? BlockPipeline::Position{record.source + 1, 0, ""} : BlockPipeline::Position{record.source, record.number + 1, record.sha256};
-    fold(record);
+    write([&] { fold(record); });
     progress.show(fraction(), text_bytes_);
   }
   quiet_ = false;

@@ -38,6 +38,8 @@ class TokenizeJob {
   Json identity() const;                            // what the result depends on
   BlockPipeline::Position take_over(Spool& spool);  // folds what an earlier run did
   void fold(const BlockRecord& record);
+  template <class F>
+  void write(F&& f);
   bool is_removed(const BlockRecord& record, std::size_t document);
   void report(const BlockRecord& record);
   void finish();
