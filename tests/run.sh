@@ -80,6 +80,7 @@ sanitizer() {
   done
 }
 
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1  # another clone finds what this one compiled
 must .ci/packages.sh
 if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
   begin "build"

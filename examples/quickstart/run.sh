@@ -8,6 +8,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "1. packages and build"
 .ci/packages.sh
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
 cmake --preset cpu >/dev/null
 cmake --build --preset cpu --target af_train af_data af_checkpoint
 export PATH=$root/build/cpu/bin:$PATH
