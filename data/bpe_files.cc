@@ -14,6 +14,7 @@ namespace af {
 namespace {
 
 namespace fs = std::filesystem;
+
 // f(line number, line) for each line that is not empty.
 template <class F>
 void for_each_line(std::string_view text, F&& f) {
