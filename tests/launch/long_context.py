@@ -63,9 +63,9 @@ def train(programs, work, check, name, tokens, layers):
 def run(programs, work, check, tokens):
     """`check(what, good, detail)`. Returns a line of figures per run."""
     generator = random.Random(6)
-    make_data(programs, work, "packed", [generator.randint(300, 6000) for _ in range(tokens // 2000)])
-    make_data(programs, work, "single", [tokens, tokens])  # each the whole sequence: attention is quadratic, its memory is not
-    return [train(programs, work, check, "packed", tokens, layers=2), train(programs, work, check, "single", tokens, layers=1)]
+    make_data(programs, work, "long_packed", [generator.randint(300, 6000) for _ in range(tokens // 2000)])
+    make_data(programs, work, "long_single", [tokens, tokens])  # each the whole sequence: attention is quadratic, its memory is not
+    return [train(programs, work, check, "long_packed", tokens, layers=2), train(programs, work, check, "long_single", tokens, layers=1)]
 
 
 def main():
@@ -78,7 +78,7 @@ def main():
 
     with tempfile.TemporaryDirectory(prefix="af_long_context_") as work:
         for line in run(pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(work), check, int(sys.argv[2]) if len(sys.argv) > 2 else 131072):
-            print(line)
+            print(line, flush=True)
     print(f"{counts[True]} passed, {counts[False]} failed, 0 skipped")
     return counts[False] > 0
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+import long_context
+
 BIN = pathlib.Path(sys.argv[1]).resolve()
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_programs_"))
 passed = failed = skipped = 0
@@ -134,6 +136,17 @@ def test_training_and_resume():
     other = run("af_train", config("seed", replace=[("seed: 7", "seed: 8")]))
     check("the comparison notices another seed", other.returncode == 0 and tensors_of("seed") != tensors_of("whole"))
 
+    # The tokenizer of the run goes along. (Its name is all that the export looks at: the run's own copy of the configuration names it.)
+    shutil.copytree(WORK / "whole" / "checkpoints" / "latest", WORK / "with_tokenizer")
+    (WORK / "vocabulary").mkdir()
+    (WORK / "vocabulary" / "tokenizer.json").write_text("{}")
+    (WORK / "vocabulary" / "notes.txt").write_text("not the tokenizer's")
+    with open(WORK / "with_tokenizer" / "run.yaml", "a") as f:
+        f.write("tokenizer: {path: vocabulary}\n")
+    exported = run("af_checkpoint", "export-hf", "with_tokenizer", "hf_with_tokenizer")
+    names = {p.name for p in (WORK / "hf_with_tokenizer").glob("*")}
+    check("export-hf copies the run's tokenizer", exported.returncode == 0 and names == {"config.json", "model.safetensors", "tokenizer.json"}, f"{names} {exported.stderr}")
+
     exported = run("af_checkpoint", "export-hf", "whole/checkpoints/latest", "hf")
     check("export-hf", exported.returncode == 0, exported.stderr)
     theta = json.loads((WORK / "hf" / "config.json").read_text())
@@ -241,6 +254,44 @@ def test_speed_of_starting():
     check("--print-config parses back to itself", run("af_train", "shown.yaml", "--print-config").stdout == shown.stdout and "lr_decay_style: cosine" in shown.stdout)
 
 
+def test_long_context():
+    long_context.run(BIN, WORK, check, 16384)
+
+
+def events_of(out, name):
+    lines = [json.loads(line) for line in (WORK / out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line.get("event") == name]
+
+
+def test_what_a_run_keeps():
+    """After test_training_and_resume: the tokenizer, the datasets, TensorBoard's files."""
+    begin = events_of("whole", "run_begin")[0]
+    state = json.loads((WORK / "whole" / "checkpoints" / "latest" / "state.json").read_text())
+    check("the datasets are kept with the run", begin["datasets"] == state["datasets"] and [d["name"] for d in begin["datasets"]] == ["a", "b"]
+          and all(d["documents"] == 120 and d["tokens"] > 1000 and d["vocab_size"] <= 288 for d in begin["datasets"]), str(begin))
+    check("and the tokenizer's hash", len(begin["tokenizer_sha256"]) == 64 and begin["tokenizer_sha256"] == state["tokenizer_sha256"])
+    for name in ("a", "b"):
+        (WORK / "others").mkdir(exist_ok=True)
+        data = (WORK / f"{name}.h5").read_bytes()
+        (WORK / "others" / f"{name}.h5").write_bytes(data.replace(begin["tokenizer_sha256"].encode(), b"0" * 64))
+    refused("resuming with another tokenizer", run("af_train", config("other_tokenizer", a="others/a.h5", b="others/b.h5"), "--resume", "whole/checkpoints/latest"),
+            "tokenizer", "others/a.h5")
+    refused("two tokenizers in one run", run("af_train", config("two_tokenizers", b="others/b.h5")), "others/b.h5", "tokenizer")
+
+    files = sorted((WORK / "whole" / "tensorboard").iterdir())  # the run, and the one that found nothing to do
+    check("TensorBoard has a file of each start", len(files) == 2 and all(f.name.startswith("events.out.tfevents.") for f in files), str(files))
+    text = files[0].read_bytes()
+    check("with Megatron's tags", all(tag in text for tag in (b"lm loss", b"lm loss vs samples", b"learning-rate", b"grad-norm", b"lm loss validation/heldout/64-128")))
+    off = run("af_train", config("no_tensorboard", replace=[("runtime:", "logging: {tensorboard: false}\nruntime:"), ("train_iters: 12", "train_iters: 3")]))
+    check("which can be turned off", off.returncode == 0 and not (WORK / "no_tensorboard" / "tensorboard").exists(), off.stderr)
+
+    for event in events_of("whole", "validation"):
+        parts = event["by_position"]
+        mean = sum(p["lm_loss"] * p["targets"] for p in parts) / event["targets"]
+        check("positions add up to the whole", sum(p["targets"] for p in parts) == event["targets"] and abs(mean - event["lm_loss"]) < 1e-9, str(event))
+    check("positions go on to the sequence's end", [p["end"] for p in events_of("whole", "validation")[-1]["by_position"]] == [64, 128])
+
+
 def test_real_trajectories():
     global skipped
     folder = os.environ.get("AF_TEST_DATA", str(pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"))
@@ -256,11 +307,21 @@ def test_real_trajectories():
     path = config("real", a="trajectories.h5", b="trajectories.h5", replace=[
         ("data: [{path: trajectories.h5, weight: 0.7}, {path: trajectories.h5, weight: 0.3}]", "data: [{path: trajectories.h5}]"),
         ("data: [{path: trajectories.h5, weight: 0.5}, {path: trajectories.h5, weight: 0.5}]", "data: [{path: trajectories.h5}]"),
-        ("train_iters: 12", "train_iters: 60"), ("train_iters: 6", "train_iters: 20"), ("seq_length: 64", "seq_length: 256"), ("seq_length: 128", "seq_length: 512")])
+        ("train_iters: 6", "train_iters: 20"), ("train_iters: 12", "train_iters: 60"), ("seq_length: 64", "seq_length: 256"), ("seq_length: 128", "seq_length: 512"),
+        ("eval_interval: 6, eval_iters: 2", "eval_interval: 0, eval_iters: 20")])  # far enough to reach the first observation
     result = run("af_train", path)
     check("a small MoE trains on them through both stages", result.returncode == 0, result.stderr)
     steps = steps_of("real")
     first, middle, last = steps[1]["lm_loss"], steps[60]["lm_loss"], sum(steps[i]["lm_loss"] for i in range(76, 81)) / 5
+    for stage in ("stage1", "stage2"):
+        event = [e for e in events_of("real", "validation") if e["stage"] == stage][-1]
+        roles = event["by_role"]
+        shown = ("observation", "thought", "action")
+        check(f"{stage}: losses of observation, thought and action", all(roles.get(role, {}).get("targets", 0) > 50 and 0 < roles[role]["lm_loss"] < 5 for role in shown),
+              str(event))
+        check(f"{stage}: roles add up to the whole", sum(r["targets"] for r in roles.values()) == event["targets"]
+              and abs(sum(r["lm_loss"] * r["targets"] for r in roles.values()) / event["targets"] - event["lm_loss"]) < 1e-9, str(event))
+        check(f"{stage}: the log shows them", all(f" {role}: {roles[role]['lm_loss']:.4f} |" in result.stdout for role in shown if role in roles))
     check("and its loss falls", first > 5 and middle < first - 2 and last < middle, f"{first} {middle} {last}")
 
 
@@ -268,9 +329,11 @@ def main():
     try:
         make_data()
         test_training_and_resume()
+        test_what_a_run_keeps()
         test_packing_and_replay()
         test_bad_input()
         test_speed_of_starting()
+        test_long_context()
         test_real_trajectories()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
