@@ -2,12 +2,12 @@
 # Installs, builds and runs the tests.
 #   tests/run.sh                  style, unit tests, SIMT emulator, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
-#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle asan tsan cuda-kernels bench quickstart long-context)
+#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle asan tsan cuda-kernels bench quickstart long-context corpus)
 # The last line is "N passed, N failed, N skipped"; each skip says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD build=$PWD/build/cpu
-full_suites="oracle asan tsan cuda-kernels bench quickstart long-context"
+full_suites="oracle asan tsan cuda-kernels bench quickstart long-context corpus"
 with_oracle=no full=""
 while [ $# -gt 0 ]; do
   case $1 in
@@ -97,6 +97,8 @@ if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
   script "$build/tests/check_allocations"
   begin "programs"
   script python3 tests/launch/programs_test.py "$build/bin"
+  begin "corpus: 20 MB"
+  script python3 tests/data/corpus_suite.py "$build/bin"
   if [ $with_oracle = yes ] && [ -z "$full" ]; then oracle; fi
 else
   must quietly cmake --preset cpu
@@ -115,6 +117,7 @@ for suite in $full; do
       fi ;;
     bench) begin "bench"; quietly oracle_python; script python3 tests/bench/run.py "$build" "$root/.venv/oracle/bin/python" ;;
     long-context) begin "long-context: 131,072 tokens in one process"; script python3 tests/launch/long_context.py "$build/bin" ;;
+    corpus) begin "corpus: 1 GB"; script python3 tests/data/corpus_suite.py "$build/bin" --full ;;
     quickstart) begin "quickstart"; if examples/quickstart/run.sh; then add 1 0 0; else add 0 1 0; fi ;;
   esac
 done

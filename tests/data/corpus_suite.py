@@ -87,9 +87,11 @@ def test_corpus(megabytes):
     global skipped
     # By another process: a child's largest memory counts what its parent had when it was forked.
     maker = subprocess.run([sys.executable, pathlib.Path(__file__).with_name("make_corpus.py"), WORK / "corpus", str(megabytes)], capture_output=True, text=True)
-    if maker.returncode != 0:
+    if maker.returncode == 3:
         skipped += 1
-        print("skipped: a corpus (neither apt's package lists nor manual pages are on this machine)")
+        print(f"skipped: a corpus ({maker.stderr.strip()})")
+    check("a corpus is made, or this machine has no such text", maker.returncode in (0, 3), maker.stderr)
+    if maker.returncode != 0:
         return
     made = json.loads((WORK / "corpus" / "manifest.json").read_text())
     inputs = ["corpus/part-*"]
@@ -175,8 +177,9 @@ def test_corpus(megabytes):
 
     near = tokenize(inputs, "near.h5", "--remove-duplicates", "near")
     found = json.loads((WORK / "near.h5.manifest.json").read_text())["duplicates"] if near.code == 0 else {}
-    # The corpus repeats some paragraphs too, so that more may be near than those that were meant to be.
-    check("near repetitions are found", near.code == 0 and found["near"] >= 0.9 * made["documents"]["near"] and found["near"] < 0.05 * documents, f"{found} {made['documents']}\n{near}")
+    # One word in 150 is changed: a similarity of 0.9 or more. Few others are alike by chance, where one paragraph is most of two.
+    wanted = made["documents"]["near"]
+    check("near repetitions are found", near.code == 0 and 0.98 * wanted <= found["near"] <= 1.02 * wanted + 0.004 * documents, f"{found} {made['documents']}\n{near}")
     print(f"near duplicates of {documents} documents: {found.get('near')} found of {made['documents']['near']} made; {near.megabytes:.0f} MB")
     remove("near.h5")
 
