@@ -7,17 +7,20 @@
 
 namespace af::simd {
 
-// kRows x kVectors accumulators of the matmul micro-kernel fill the register file, less the operands.
+// The matmul micro-kernel's accumulators fill the register file, less the operands: rows_of(v) rows of v vectors.
 #if defined(__AVX512F__)
-inline constexpr int kBytes = 64, kRows = 8, kVectors = 3;  // 32 registers
+inline constexpr int kBytes = 64, kVectors = 3, kAccumulators = 24;  // 32 registers
 inline constexpr bool kFast = true;
 #elif defined(__AVX2__) && defined(__FMA__)
-inline constexpr int kBytes = 32, kRows = 6, kVectors = 2;  // 16 registers
+inline constexpr int kBytes = 32, kVectors = 2, kAccumulators = 12;  // 16 registers
 inline constexpr bool kFast = true;
 #else
-inline constexpr int kBytes = 16, kRows = 6, kVectors = 2;
+inline constexpr int kBytes = 16, kVectors = 2, kAccumulators = 12;
 inline constexpr bool kFast = false;  // a library knows this machine better than we do
 #endif
+
+constexpr int rows_of(int vectors) { return vectors == 1 ? kAccumulators * 2 / 3 : kAccumulators / vectors; }
+inline constexpr int kRows = rows_of(kVectors), kMostRows = rows_of(1);
 
 template <class T>
 struct Types;
@@ -116,19 +119,18 @@ inline Mask<T> first_lanes(std::int64_t n) {  // -1 in the first n
 
 template <class T>
 inline T sum(Vector<T> v) {  // pairwise
-  T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int width = kLanes<T> / 2; width; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+#pragma GCC unroll 4
+  for (int width = kLanes<T> / 2; width; width /= 2) v += __builtin_shuffle(v, lane_numbers<T>() ^ width);
+  return v[0];
 }
 template <class T>
 inline T maximum(Vector<T> v) {
-  T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int width = kLanes<T> / 2; width; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  return lanes[0];
+#pragma GCC unroll 4
+  for (int width = kLanes<T> / 2; width; width /= 2) {
+    Vector<T> other = __builtin_shuffle(v, lane_numbers<T>() ^ width);
+    v = v > other ? v : other;
+  }
+  return v[0];
 }
 
 // r[i][j] <-> r[j][i] of a square of kLanes vectors, by exchanging ever larger off-diagonal blocks.

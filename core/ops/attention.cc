@@ -1,7 +1,7 @@
 // Forward. A thread takes a block of queries of one document, with all query heads that share a key head, and walks over
 // the document's keys in blocks, packing each once for all of its rows:
 //   S = Q K^T;  m' = max(m, max S);  P = exp(scale S - m');  O = exp(m - m') O + P V;  l = exp(m - m') l + sum P
-// eight rows at a time, so that S never leaves the first cache. In the end o = O / l, lse = m + log l.
+// a few rows at a time, so that S never leaves the first cache. In the end o = O / l, lse = m + log l.
 #include "core/ops/attention.h"
 
 #include <omp.h>
@@ -21,7 +21,6 @@ using attention::kKeys;
 using attention::Segment;
 using attention::take;
 using simd::kLanes;
-using simd::kRows;
 using simd::Vector;
 
 struct Work {  // rows begin .. of a segment
@@ -32,7 +31,7 @@ template <class T>
 struct Scratch {       // of one thread
   T *keys, *values;    // a block, packed
   T *queries, *sums;   // [heads of the group, rows, padded D]: Q and O
-  T* scores;           // [kRows, kKeys]
+  T* scores;           // [step, kKeys]
   T *maximum, *total;  // [heads of the group, rows]: m in units of log2, l
 };
 
@@ -84,8 +83,9 @@ struct Forward {
   double scale;
   std::span<const Segment> segments;
   std::int64_t heads = q.shape[1], key_heads = k.shape[1], group = heads / key_heads, dim = q.shape[2], width = simd::padded<T>(dim);
+  std::int64_t step = micro::group_rows(int(width / kLanes<T>));  // rows that go through S and O together
   // Rows of a unit of work: enough that packing the keys is cheap beside using them.
-  std::int64_t most_rows = std::max<std::int64_t>(4 * kRows, 256 / group / kRows * kRows);
+  std::int64_t most_rows = std::max<std::int64_t>(1, 256 / group / step) * step;
 
   void block(const Work& work, std::int64_t key_head, const Scratch<T>& scratch) const {
     const Segment& s = segments[std::size_t(work.segment)];
@@ -94,7 +94,8 @@ struct Forward {
     for (std::int64_t g = 0; g < group; ++g) micro::load_rows(from + g * dim, q.stride, rows, dim, scratch.queries + g * rows * width, width);
 
     const T factor = T(scale * std::numbers::log2e);
-    const std::int64_t keys = s.visible(work.begin + rows - 1), groups = (rows + kRows - 1) / kRows;
+    const std::int64_t keys = s.visible(work.begin + rows - 1);
+    const micro::Groups groups(rows, int(step));
     for (std::int64_t key = 0; key < keys; key += kKeys<T>) {
       const std::int64_t count = std::min(kKeys<T>, keys - key), at = (s.k_begin + key);
       const micro::Right<T> kt =
@@ -102,8 +103,8 @@ struct Forward {
       const micro::Right<T> vs =
           micro::pack_rows(static_cast<const S*>(v.data) + at * v.stride + key_head * dim, v.stride, count, dim, scratch.values);
       for (std::int64_t g = 0; g < group; ++g)
-        for (std::int64_t part = 0; part < groups; ++part) {
-          const std::int64_t begin = part * rows / groups, end = (part + 1) * rows / groups, row = g * rows + begin;
+        for (std::int64_t part = 0; part < groups.count; ++part) {
+          const std::int64_t begin = groups.begin(part), end = groups.begin(part + 1), row = g * rows + begin;
           const std::int64_t seen = std::min(count, s.visible(work.begin + end - 1) - key);
           if (seen <= 0) continue;
           T* sums = scratch.sums + row * width;
@@ -151,7 +152,7 @@ struct Forward {
     const int threads = int(std::min<std::int64_t>(attention::threads_for(context, segments, heads, dim), units));
     if (threads == 0) return;
     const std::int64_t rows = group * most_rows;
-    const std::int64_t sizes[] = {dim * kKeys<T>, kKeys<T> * width, rows * width, rows * width, kRows * kKeys<T>, rows, rows};
+    const std::int64_t sizes[] = {dim * kKeys<T>, kKeys<T> * width, rows * width, rows * width, step * kKeys<T>, rows, rows};
     std::int64_t each = 0;
     for (std::int64_t size : sizes) each += simd::padded<T>(size);
     Tensor memory = context.scratch.tensor({threads, each}, dtype_of<T>::value);

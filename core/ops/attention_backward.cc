@@ -24,7 +24,7 @@ using simd::kLanes;
 using simd::kRows;
 using simd::Vector;
 
-constexpr std::int64_t kQueries = 8 * kRows;  // rows of a block of queries
+constexpr std::int64_t kQueries = 9 * kRows;  // rows of a block of queries
 
 struct Work {  // keys begin..end belong to segments first..last, whose key ranges hang together; `first_key` is where these begin
   std::int64_t first, last, first_key, begin, end;
@@ -66,6 +66,7 @@ struct Backward {
   std::span<std::int64_t> first_counter;  // of each segment
   std::span<std::int32_t> counters;       // per segment, block of queries and head: how many blocks of keys have been added
   std::int64_t heads = q.shape[1], key_heads = k.shape[1], group = heads / key_heads, dim = q.shape[2], width = simd::padded<T>(dim);
+  std::int64_t step = micro::group_rows(int(width / kLanes<T>));  // rows that go through a product together
 
   static const S* at(const Tensor& x, std::int64_t row, std::int64_t head) {
     return static_cast<const S*>(x.data) + row * x.stride + head * x.shape[2];
@@ -88,11 +89,12 @@ struct Backward {
     // Keys are counted from the block's begin: row i sees low .. high(i).
     const std::int64_t offset = work.begin - s.k_begin, low = std::max<std::int64_t>(0, -offset);
     const auto high = [&](std::int64_t i) { return std::min(count, s.visible(begin + i) - offset); };
-    const std::int64_t cols = simd::padded<T>(count), groups = (rows + kRows - 1) / kRows;
+    const std::int64_t cols = simd::padded<T>(count);
+    const micro::Groups groups(rows, int(step)), key_groups(count, int(step));
     const T factor = T(scale * std::numbers::log2e);
     std::int64_t start = rows;  // the first row that sees any key, of its group of rows
-    for (std::int64_t part = 0; part < groups; ++part) {
-      const std::int64_t i0 = part * rows / groups, i1 = (part + 1) * rows / groups, seen = simd::padded<T>(std::max<std::int64_t>(0, high(i1 - 1)));
+    for (std::int64_t part = 0; part < groups.count; ++part) {
+      const std::int64_t i0 = groups.begin(part), i1 = groups.begin(part + 1), seen = simd::padded<T>(std::max<std::int64_t>(0, high(i1 - 1)));
       if (high(i1 - 1) <= low) continue;
       start = std::min(start, i0);
       T *p = scratch.p + i0 * kKeys<T>, *d_s = scratch.d_s + i0 * kKeys<T>;
@@ -105,9 +107,8 @@ struct Backward {
     }
 
     // Keys of a group are first seen by row `from`: with causal blocks on the diagonal half of the work is skipped.
-    const std::int64_t key_groups = (count + kRows - 1) / kRows;
-    for (std::int64_t part = low / kRows; part < key_groups; ++part) {
-      const std::int64_t m0 = part * count / key_groups, m1 = (part + 1) * count / key_groups;
+    for (std::int64_t part = low / step; part < key_groups.count; ++part) {
+      const std::int64_t m0 = key_groups.begin(part), m1 = key_groups.begin(part + 1);
       const std::int64_t from = std::max(start, s.first_row_that_sees(m0 + offset) - begin);
       if (from >= rows) break;
       const micro::Right<T> right_o{scratch.d_o + from * width, rows - from, width, width},
@@ -123,8 +124,8 @@ struct Backward {
     const std::int32_t turn = std::int32_t((work.begin - work.first_key) / kKeys<T> - (s.k_begin - work.first_key) / kKeys<T>);
     if (turn > 0) wait(counter, turn);
     T* sum = static_cast<T*>(sum_dq.data) + row * sum_dq.stride + head * dim;
-    for (std::int64_t part = 0; part < groups; ++part) {
-      const std::int64_t i0 = part * rows / groups, i1 = (part + 1) * rows / groups;
+    for (std::int64_t part = 0; part < groups.count; ++part) {
+      const std::int64_t i0 = groups.begin(part), i1 = groups.begin(part + 1);
       if (high(i1 - 1) <= low) continue;
       micro::multiply(i1 - i0, dim, high(i1 - 1), micro::Left<T>{scratch.d_s + i0 * kKeys<T>, kKeys<T>, 1}, keys, sum + i0 * sum_dq.stride,
                       sum_dq.stride, turn > 0);

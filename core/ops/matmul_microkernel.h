@@ -19,20 +19,23 @@ struct Left {
   Left from_depth(std::int64_t k) const { return {data + k * depth, row, depth}; }
 };
 
-// Rows are taken in groups of at most kRows, as even as they go: 9 rows are 4 and 5, since a narrow group is slow.
-struct Groups {
-  std::int64_t rows, count;
-  explicit Groups(std::int64_t rows) : rows(rows), count((rows + simd::kRows - 1) / simd::kRows) {}
-  std::int64_t begin(std::int64_t g) const { return g * rows / count; }
-};
-
 // A matrix of `vectors` vectors a row is cut into panels of at most kVectors, as even as they go.
 struct Panels {
   int vectors, count;
-  explicit Panels(int vectors) : vectors(vectors), count((vectors + simd::kVectors - 1) / simd::kVectors) {}
-  int begin(int p) const { return p * (vectors / count) + std::min(p, vectors % count); }
-  int width(int p) const { return vectors / count + (p < vectors % count); }
+  constexpr explicit Panels(int vectors) : vectors(vectors), count((vectors + simd::kVectors - 1) / simd::kVectors) {}
+  constexpr int begin(int p) const { return p * (vectors / count) + std::min(p, vectors % count); }
+  constexpr int width(int p) const { return vectors / count + (p < vectors % count); }
 };
+
+// Rows are taken in groups of at most `most`, as even as they go: 9 rows are 4 and 5, since a narrow group is slow.
+struct Groups {
+  std::int64_t rows, count;
+  explicit Groups(std::int64_t rows, int most = simd::kRows) : rows(rows), count((rows + most - 1) / most) {}
+  std::int64_t begin(std::int64_t g) const { return g * rows / count; }
+};
+
+// Rows that are worth a call of multiply() where the products are `vectors` wide or of full panels, whichever comes: whole groups of both.
+constexpr int group_rows(int vectors) { return Panels(vectors).width(0) == simd::kVectors ? simd::kRows : 3 * simd::kRows; }
 
 // The right operand [depth, cols]: rows at a stride, or (stride 0) panels one after the other, each [depth, width].
 template <class T>
@@ -59,5 +62,8 @@ template <class T, class S>
 void load_rows(const S* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, T* to, std::int64_t to_stride);
 template <class T, class S>
 void store_rows(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, S* to, std::int64_t to_stride);
+// The same, transposed: to[j * to_stride + i] = from[i * stride + j].
+template <class T, class S>
+void store_columns(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t cols, S* to, std::int64_t to_stride);
 
 }  // namespace af::micro

@@ -16,7 +16,8 @@ using simd::kRows;
 // A packed block of the right factor (kRight numbers, kDepth deep or less: 786 KB of fp32) stays in the second cache while rows
 // of the left factor pass through the first. A tile of C is many such blocks wide, so that its left factor, where it has to
 // be packed or converted too (kLeft numbers at most), is so for all of them. kStaged: numbers of a tile that is rounded at its end.
-constexpr std::int64_t kDepth = 1024, kRight = kDepth * 192, kLeft = kDepth * 1024, kTileCols = 1536, kTileRows = 2048, kStaged = 256 * 1024;
+constexpr std::int64_t kDepth = 1024, kRight = kDepth * 192, kLeft = kDepth * 1024, kTileCols = 1536, kTileRows = 2048, kStaged = 256 * 1024,
+                       kFewRows = 128, kStrip = 192;
 constexpr double kFlopsForThreads = 5e5;  // below: a few microseconds, as long as it takes to wake a thread
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -25,6 +26,19 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b 
 std::int64_t depth_step(std::int64_t depth) {
   const std::int64_t pieces = std::max<std::int64_t>(1, ceil_div(depth, kDepth));
   return std::max<std::int64_t>(1, ceil_div(depth, pieces));
+}
+
+// C = X W^T of few rows: transposing X is cheaper than W, so it is C^T = W X^T that is computed, in strips that are transposed
+// when they are ready. The sums are the same products in the same order.
+Product oriented(const Product& p, int lanes) {
+  if (!p.left.depth_contiguous || !p.right.depth_contiguous || p.add || p.rows > kFewRows || ceil_div(p.rows, lanes) * lanes * p.depth > kRight ||
+      p.cols < p.rows)
+    return p;
+  Product t = p;
+  std::swap(t.left, t.right);
+  std::swap(t.rows, t.cols);
+  t.transposed = true;
+  return t;
 }
 
 struct Tile {
@@ -39,9 +53,12 @@ std::int64_t block_cols(std::int64_t depth, int lanes) {
 Tile tile_of(const Product& p, int lanes, std::int64_t tiles) {
   if (p.rows == 0 || p.cols == 0) return {0, 0};
   const DType type = accumulator_of(p.c_dtype);
-  const std::int64_t depth = depth_step(p.depth), block = block_cols(depth, lanes), fewest_cols = 2 * simd::kVectors * lanes, fewest_rows = 16 * kRows;
+  const std::int64_t depth = depth_step(p.depth), block = block_cols(depth, lanes), fewest_cols = 2 * simd::kVectors * lanes,
+                     fewest_rows = 16 * kRows;
   const std::int64_t most_cols = std::max(block, kTileCols / block * block);
-  const std::int64_t most_rows = std::min(in_place(p.left, type) ? kTileRows : kLeft / std::max<std::int64_t>(512, depth), p.c_dtype == type ? kTileRows : kStaged / std::min(most_cols, p.cols));
+  const std::int64_t most_rows = std::min(in_place(p.left, type) ? kTileRows : kLeft / std::max<std::int64_t>(512, depth),
+                                          p.c_dtype == type ? kTileRows : kStaged / std::min(most_cols, p.cols));
+  if (p.transposed) return {std::max(kStrip, ceil_div(p.rows, tiles)), p.cols};
   const auto pieces = [](std::int64_t wanted, std::int64_t size, std::int64_t most, std::int64_t fewest) {
     return std::clamp(wanted, ceil_div(size, most), std::max(ceil_div(size, most), size / fewest));
   };
@@ -80,6 +97,9 @@ Right<T> pack_right(const Factor& f, std::int64_t x, std::int64_t k, std::int64_
   return {to, depth, cols};
 }
 
+// Between groups: not a power of two, or all groups would meet in one set of the cache.
+std::int64_t group_stride(std::int64_t depth) { return depth * kRows + 16; }
+
 // Rows x.. of the left factor: where they lie; or converted; or, where neighbours in memory are rows, in groups [depth, kRows].
 template <class T>
 struct LeftRows {
@@ -94,13 +114,14 @@ LeftRows<T> pack_left(const Factor& f, std::int64_t x, std::int64_t k, std::int6
     with_type<T>(f.dtype, f.data, [&](auto* data) { load_rows(data + x * f.stride + k, f.stride, rows, depth, copy, stride); });
     return {{copy, stride, 1}, 0};
   }
+  const std::int64_t stride = group_stride(depth);
   with_type<T>(f.dtype, f.data, [&](auto* data) {
     const auto* from = data + k * f.stride + x;
     const Groups groups(rows);
     for (std::int64_t d = 0; d < depth; ++d, from += f.stride)
       for (std::int64_t g = 0; g < groups.count; ++g) {
         const std::int64_t begin = groups.begin(g);
-        T* to = copy + (g * depth + d) * kRows;
+        T* to = copy + g * stride + d * kRows;
         if (begin + kRows <= rows) {
           T piece[kRows];
           for (int r = 0; r < kRows; ++r) piece[r] = simd::widen(from[begin + r]);
@@ -110,7 +131,7 @@ LeftRows<T> pack_left(const Factor& f, std::int64_t x, std::int64_t k, std::int6
         }
       }
   });
-  return {{copy, 1, kRows}, depth * kRows};
+  return {{copy, 1, kRows}, stride};
 }
 
 template <class T>
@@ -137,13 +158,34 @@ void multiply_tile(const Product& p, std::int64_t i, std::int64_t rows, std::int
         continue;
       }
       for (std::int64_t g = 0; g < groups.count; ++g)
-        multiply(groups.begin(g + 1) - groups.begin(g), width, depth, left.first.from_row(g * left.group_stride), right, c + groups.begin(g) * c_stride + at,
-                 c_stride, add);
+        multiply(groups.begin(g + 1) - groups.begin(g), width, depth, left.first.from_row(g * left.group_stride), right,
+                 c + groups.begin(g) * c_stride + at, c_stride, add);
     }
     k += step;
   } while (k < p.depth);
   if constexpr (sizeof(T) == 4) {  // summed in fp32, rounded once
     if (!final) store_rows(scratch.c, c_stride, rows, cols, static_cast<bf16_bits*>(p.c) + corner, p.c_stride);
+  }
+}
+
+// Rows i.. of the transposed C, all columns.
+template <class T>
+void multiply_strips(const Product& p, std::int64_t i, std::int64_t rows, const Scratch<T>& scratch) {
+  const std::int64_t step = depth_step(p.depth), width = simd::padded<T>(p.cols);
+  for (std::int64_t k = 0; k < p.depth; k += step) pack_right(p.right, 0, k, p.cols, std::min(step, p.depth - k), scratch.right + k * width);
+  for (std::int64_t end = i + rows; i < end; i += kStrip) {
+    const std::int64_t count = std::min(kStrip, end - i);
+    std::int64_t k = 0;
+    do {  // once even where K is 0
+      const std::int64_t depth = std::min(step, p.depth - k);
+      const LeftRows<T> left = pack_left(p.left, i, k, count, depth, scratch.left);
+      multiply(count, width, depth, left.first, Right<T>{scratch.right + k * width, depth, p.cols}, scratch.c, width, k > 0);
+      k += step;
+    } while (k < p.depth);
+    with_type<T>(p.c_dtype, p.c, [&](auto* data) {
+      using S = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+      store_columns(scratch.c, width, count, p.cols, const_cast<S*>(data) + i, p.c_stride);
+    });
   }
 }
 
@@ -162,12 +204,14 @@ void multiply_all_in(const Context& context, std::span<const Product> products) 
   std::int64_t most_right = 0, most_left = 0, most_c = 0;  // numbers of a tile
   first[0] = 0;
   for (std::int64_t e = 0; e < count; ++e) {
-    const Product& p = products[std::size_t(e)];
+    const Product p = oriented(products[std::size_t(e)], kLanes<T>);
     const Tile tile = tile_of(p, kLanes<T>, tiles);
     const std::int64_t depth = depth_step(p.depth);
-    most_right = std::max(most_right, std::min(tile.cols, block_cols(depth, kLanes<T>)) * depth);
-    if (!in_place(p.left, type)) most_left = std::max(most_left, Groups(tile.rows).count * kRows * simd::padded<T>(depth));
-    if (p.c_dtype != type) most_c = std::max(most_c, tile.rows * tile.cols);
+    const std::int64_t width = simd::padded<T>(tile.cols);
+    most_right = std::max(most_right, p.transposed ? width * p.depth : std::min(width, block_cols(depth, kLanes<T>)) * depth);
+    if (!in_place(p.left, type))
+      most_left = std::max(most_left, Groups(p.transposed ? kStrip : tile.rows).count * group_stride(simd::padded<T>(depth)));
+    if (p.c_dtype != type || p.transposed) most_c = std::max(most_c, (p.transposed ? kStrip : tile.rows) * width);
     first[e + 1] = first[e] + (tile.rows ? ceil_div(p.rows, tile.rows) * ceil_div(p.cols, tile.cols) : 0);
   }
   threads = int(std::min<std::int64_t>(threads, first[count]));
@@ -183,10 +227,14 @@ void multiply_all_in(const Context& context, std::span<const Product> products) 
     const Scratch<T> scratch{right.as<T>() + thread * right.stride, left.as<T>() + thread * left.stride, c.as<T>() + thread * c.stride};
     for (std::int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < first[count];) {
       const std::int64_t e = std::upper_bound(first, first + count + 1, t) - first - 1;
-      const Product& p = products[std::size_t(e)];
+      const Product p = oriented(products[std::size_t(e)], kLanes<T>);
       const Tile tile = tile_of(p, kLanes<T>, tiles);
       const std::int64_t row_tiles = ceil_div(p.rows, tile.rows);
       const std::int64_t i = (t - first[e]) % row_tiles * tile.rows, j = (t - first[e]) / row_tiles * tile.cols;
+      if (p.transposed) {
+        multiply_strips(p, i, std::min(tile.rows, p.rows - i), scratch);
+        continue;
+      }
       multiply_tile(p, i, std::min(tile.rows, p.rows - i), j, std::min(tile.cols, p.cols - j), scratch);
     }
   }

@@ -23,6 +23,7 @@ struct Product {
   DType c_dtype;
   std::int64_t c_stride;
   bool add;
+  bool transposed = false;  // element (i, j) of C is c[j * c_stride + i]; then not with add
 };
 
 // All of them, of the same types, none writing where another reads or writes. Threads wake only where it pays.
