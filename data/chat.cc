@@ -25,13 +25,15 @@ struct Segment {  // of a message's text; ends in bytes
 // Cuts a text at the tags: what lies inside one, tags included, has its role, the rest `outside`.
 std::vector<Segment> segments_by(std::span<const Tag> tags, std::string_view text, Role outside) {
   std::vector<Segment> segments;
+  std::vector<std::size_t> next;  // where each tag opens next; looked for again only when passed: linear in the text
+  for (const Tag& tag : tags) next.push_back(text.find(tag.open));
   std::size_t at = 0;
   while (at < text.size()) {
     const Tag* nearest = nullptr;
     std::size_t begin = text.size();
-    for (const Tag& tag : tags) {
-      std::size_t found = text.find(tag.open, at);
-      if (found < begin) begin = found, nearest = &tag;
+    for (std::size_t t = 0; t < tags.size(); ++t) {
+      if (next[t] < at) next[t] = text.find(tags[t].open, at);
+      if (next[t] < begin) begin = next[t], nearest = &tags[t];
     }
     if (begin > at) segments.push_back({begin, outside});
     if (!nearest) break;
