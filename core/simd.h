@@ -28,16 +28,18 @@ template <>
 struct Types<float> {
   typedef float Vector __attribute__((vector_size(kBytes)));
   typedef std::int32_t Mask __attribute__((vector_size(kBytes)));
+  typedef std::uint32_t Bits __attribute__((vector_size(kBytes)));
 };
 template <>
 struct Types<double> {
   typedef double Vector __attribute__((vector_size(kBytes)));
   typedef std::int64_t Mask __attribute__((vector_size(kBytes)));
+  typedef std::uint64_t Bits __attribute__((vector_size(kBytes)));
 };
 template <class T>
 using Vector = typename Types<T>::Vector;
 template <class T>
-using Mask = typename Types<T>::Mask;  // per lane 0 or -1, and the integers of the lanes' width
+using Mask = typename Types<T>::Mask;  // per lane 0 or -1
 
 template <class T>
 inline constexpr int kLanes = kBytes / int(sizeof(T));
@@ -71,7 +73,7 @@ inline Vector<T> load(const T* p) {
 }
 inline Vector<float> load(const bf16_bits* p) {
   typedef bf16_bits Half __attribute__((vector_size(kBytes / 2)));
-  typedef std::uint32_t Bits __attribute__((vector_size(kBytes)));
+  using Bits = Types<float>::Bits;
   Half half;
   std::memcpy(&half, p, kBytes / 2);
   Bits bits = __builtin_convertvector(half, Bits) << 16;
@@ -83,7 +85,7 @@ inline void store(T* p, Vector<T> v) {
 }
 inline void store(bf16_bits* p, Vector<float> v) {
   typedef bf16_bits Half __attribute__((vector_size(kBytes / 2)));
-  typedef std::uint32_t Bits __attribute__((vector_size(kBytes)));
+  using Bits = Types<float>::Bits;
   Bits bits = Bits(v), rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, nan = bits >> 16 | 0x40;
   Half half = __builtin_convertvector(Bits(v != v ? nan : rounded), Half);
   std::memcpy(p, &half, kBytes / 2);
@@ -165,7 +167,8 @@ inline Vector<T> exp2(Vector<T> x) {
   Vector<T> y = splat(T(factor[kDegree]));
 #pragma GCC unroll 16
   for (int i = kDegree - 1; i >= 0; --i) y = y * f + T(factor[i]);
-  Vector<T> scaled = Vector<T>(Mask<T>(y) + (Mask<T>(shifted) << kFraction));
+  using Bits = typename Types<T>::Bits;
+  Vector<T> scaled = Vector<T>(Bits(y) + (Bits(shifted) << kFraction));
   return x < kLeast ? Vector<T>{} : scaled;
 }
 
