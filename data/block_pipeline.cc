@@ -61,55 +61,68 @@ bool BlockPipeline::read_block(std::unique_lock<std::mutex>& lock) {
 
   lock.unlock();
   TextBlock block;
-  if (!reading.reader) reading.reader = open(source);
-  reading.reader->next(block);
-  const bool last = block.last;
-  if (last) reading.reader.reset();
+  std::exception_ptr failure;
+  try {
+    if (!reading.reader) reading.reader = open(source);
+    reading.reader->next(block);
+    if (block.last) reading.reader.reset();
+  } catch (...) {
+    failure = std::current_exception();
+  }
   lock.lock();
-
-  last ? void(reading_.erase(source)) : void(reading.busy = false);
+  changed_.notify_all();
+  if (failure) {  // the source stays busy: nobody reads it further
+    failures_.emplace(source, failure);
+    return true;
+  }
+  block.last ? void(reading_.erase(source)) : void(reading.busy = false);
   const Place place{source, block.number};
   const std::int64_t cost = std::max(std::int64_t(block.text.size()), kLeastCost);
   cost_[place] = cost;
   in_flight_ += cost;
   read_.emplace(place, std::move(block));
-  changed_.notify_all();
   return true;
 }
 
-void BlockPipeline::work() {
-  std::unique_lock lock(mutex_, std::defer_lock);
+void BlockPipeline::tokenize_block(std::unique_lock<std::mutex>& lock, BlockTokenizer& tokenizer) {
+  auto node = read_.extract(read_.begin());
+  lock.unlock();
+  FinishedBlock finished;
+  std::exception_ptr failure;
   try {
-    BlockTokenizer tokenizer(tokenizer_, options_, sources_);
-    lock.lock();
-    while (!stop_) {
-      if (!read_.empty()) {
-        auto node = read_.extract(read_.begin());
-        lock.unlock();
-        FinishedBlock finished;
-        tokenizer.run(node.mapped(), finished.record);
-        finished.bytes = pack(finished.record, token_bytes_for(tokenizer_.vocab_size()));
-        node.mapped() = {};
-        lock.lock();
-        finished_.emplace(node.key(), std::move(finished));
-        changed_.notify_all();
-      } else if (!read_block(lock)) {
-        changed_.wait(lock);
-      }
-    }
+    tokenizer.run(node.mapped(), finished.record);
+    finished.bytes = pack(finished.record, token_bytes_for(tokenizer_.vocab_size()));
   } catch (...) {
-    if (!lock.owns_lock()) lock.lock();
-    if (!failure_) failure_ = std::current_exception();
-    stop_ = true;
-    changed_.notify_all();
+    failure = std::current_exception();
+  }
+  node.mapped() = {};
+  lock.lock();
+  changed_.notify_all();
+  if (failure) {
+    failures_.emplace(node.key().first, failure);
+    in_flight_ -= cost_.extract(node.key()).mapped();
+  } else {
+    finished_.emplace(node.key(), std::move(finished));
+  }
+}
+
+void BlockPipeline::work() {
+  BlockTokenizer tokenizer(tokenizer_, options_, sources_);
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    if (!read_.empty()) {
+      tokenize_block(lock, tokenizer);
+    } else if (!read_block(lock)) {
+      changed_.wait(lock);
+    }
   }
 }
 
 bool BlockPipeline::next(FinishedBlock& block) {
   std::unique_lock lock(mutex_);
   if (wanted_.first >= std::int64_t(sources_.size())) return false;
-  changed_.wait(lock, [&] { return failure_ || finished_.contains(wanted_); });
-  if (failure_) std::rethrow_exception(failure_);
+  changed_.wait(lock, [&] { return finished_.contains(wanted_) || (failures_.contains(wanted_.first) && !cost_.contains(wanted_)); });
+  if (!finished_.contains(wanted_)) std::rethrow_exception(failures_.at(wanted_.first));
   auto node = finished_.extract(wanted_);
   block = std::move(node.mapped());
   in_flight_ -= cost_.extract(wanted_).mapped();

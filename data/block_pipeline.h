@@ -32,7 +32,8 @@ class BlockPipeline {
   ~BlockPipeline();
   BlockPipeline(const BlockPipeline&) = delete;
 
-  bool next(FinishedBlock& block);  // false: all sources are done. Throws what a thread met
+  // false: all sources are done. What a thread met with a source is thrown here, after the blocks before it.
+  bool next(FinishedBlock& block);
 
  private:
   using Place = std::pair<std::int64_t, std::int64_t>;  // source, block
@@ -42,6 +43,7 @@ class BlockPipeline {
   };
   void work();
   bool read_block(std::unique_lock<std::mutex>& lock);  // false: no file may be read now
+  void tokenize_block(std::unique_lock<std::mutex>& lock, BlockTokenizer& tokenizer);
   std::unique_ptr<BlockReader> open(std::int64_t source) const;
 
   const Tokenizer& tokenizer_;
@@ -60,7 +62,7 @@ class BlockPipeline {
   std::int64_t in_flight_ = 0;          // sum of these
   Place wanted_;                        // by next()
   bool stop_ = false;
-  std::exception_ptr failure_;
+  std::map<std::int64_t, std::exception_ptr> failures_;  // by source, which is not read further
   std::vector<std::thread> threads_;
 };
 

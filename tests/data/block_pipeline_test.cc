@@ -15,7 +15,7 @@ class Pipeline : public testing::Test {
     for (int file = 0; file < 40; ++file) {  // most are small, some have several blocks, some have one long line, one is empty
       const std::string path = folder_ / fmt::format("{:02}.{}", file, file % 7 == 6 ? "txt" : "jsonl");
       std::ofstream out(path, std::ios::binary);
-      const std::size_t size = file == 3 ? 0 : file % 10 == 5 ? 1'300'000 : file % 20 == 8 ? 1'100'000 : random() % 20'000;
+      const std::size_t size = file == 3 ? 0 : file % 10 == 5 ? 1'400'000 : file % 20 == 8 ? 1'100'000 : random() % 20'000;
       if (file % 7 == 6) {
         out << std::string(size, 'x') << "\xff";  // not UTF-8
       } else if (file % 20 == 8) {
@@ -91,11 +91,22 @@ TEST_F(Pipeline, ProblemsKeepTheOrderOfTheLines) {
   EXPECT_GT(kept, 1000);
 }
 
-TEST_F(Pipeline, FailuresOfThreadsReachTheCaller) {
-  std::filesystem::resize_file(sources_[25].name, 10);
-  EXPECT_NE(complaint_of([&] { from({}, 3); }).find("25.jsonl: was changed while it was read"), std::string::npos);
-  std::filesystem::remove(sources_[5].name);
-  EXPECT_NE(complaint_of([&] { from({}, 3); }).find("05.jsonl: cannot be read"), std::string::npos);
+TEST_F(Pipeline, FailuresReachTheCallerAfterTheBlocksBefore) {
+  const std::vector<std::string> whole = in_one_thread();
+  std::filesystem::resize_file(sources_[25].name, 1'350'000);
+  std::filesystem::remove(sources_[30].name);
+  for (int threads : {1, 2, 5}) {
+    std::vector<std::string> before;
+    const std::string complaint = complaint_of([&] {
+      BlockPipeline pipeline(*tokenizer_, options_, sources_, {}, kMostLine, threads);
+      for (FinishedBlock block; pipeline.next(block);) before.push_back(block.bytes);
+    });
+    EXPECT_NE(complaint.find("25.jsonl: was changed while it was read"), std::string::npos) << complaint;
+    ASSERT_LT(before.size(), whole.size());
+    EXPECT_TRUE(std::equal(before.begin(), before.end(), whole.begin()));
+    EXPECT_EQ(unpack(before.back()).source, 25) << "its first block is good";
+  }
+  EXPECT_NE(complaint_of([&] { from({30, 0, ""}, 3); }).find("30.jsonl: cannot be read"), std::string::npos);
   // a file that is to be gone on with, but is another one
   EXPECT_NE(complaint_of([&] { from({15, 1, "another hash"}, 2); }).find("15.jsonl: is not what it was"), std::string::npos);
 }
