@@ -34,7 +34,8 @@ struct Groups {
   std::int64_t begin(std::int64_t g) const { return g * rows / count; }
 };
 
-// Rows that are worth a call of multiply() where the products are `vectors` wide or of full panels, whichever comes: whole groups of both.
+// How many rows to pass through multiply() at a time where one product is as wide as a full panel and another `vectors` wide:
+// whole groups for both.
 constexpr int group_rows(int vectors) { return Panels(vectors).width(0) == simd::kVectors ? simd::kRows : 3 * simd::kRows; }
 
 // The right operand [depth, cols]: rows at a stride, or (stride 0) panels one after the other, each [depth, width].

@@ -54,9 +54,9 @@ struct Bench {
     const auto median = [](std::vector<double>& v) {
       return std::nth_element(v.begin(), v.begin() + std::ptrdiff_t(v.size() / 2), v.end()), v[v.size() / 2];
     };
-    const double x = median(a);
+    const double x = median(a), y = theirs ? median(b) : 0;
     fmt::print("{:44} {:7.1f}", name, x);
-    if (theirs) fmt::print("  CBLAS {:7.1f}  ratio {:.2f}", median(b), x / b[b.size() / 2]);
+    if (theirs) fmt::print("  CBLAS {:7.1f}  ratio {:.2f}", y, x / y);
     fmt::print("\n");
   }
 

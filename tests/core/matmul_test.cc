@@ -79,8 +79,9 @@ TEST(Matmul, IsTheSumOfProducts) {
 }
 
 TEST(Matmul, LibraryFallbackIsTheSumOfProducts) {
-  for (const Case& t : cases()) {
-    expect_product(t, 1, matmul_cblas);
+  const std::vector<Case> all = cases();
+  for (std::size_t i = 0; i < all.size(); i += 5) {  // 5 shares no factor with the 8 flags and 6 types: each meets each
+    expect_product(all[i], 1, matmul_cblas);
     if (HasFatalFailure()) return;
   }
 }
@@ -88,9 +89,9 @@ TEST(Matmul, LibraryFallbackIsTheSumOfProducts) {
 // Row i of C: the same bits whatever the number of rows and of threads, and whatever columns are computed beside it.
 TEST(Matmul, BitsOfARowDependOnTheRowAlone) {
   if (!simd::kFast) GTEST_SKIP() << "matmul is the library's on this CPU";
-  constexpr std::int64_t kRows = 512, kCols = 337, kDepth = 1111;
+  constexpr std::int64_t kRows = 512, kCols = 241, kDepth = 1111;
   for (DType type : {DType::f32, DType::bf16, DType::f64})
-    for (int flags = 0; flags < 8; ++flags) {
+    for (int flags = 0; flags < (type == DType::f64 ? 3 : 8); ++flags) {
       const Trans ta = flags & 1 ? Trans::yes : Trans::no, tb = flags & 2 ? Trans::yes : Trans::no;
       const Accumulate accumulate = flags & 4 ? Accumulate::yes : Accumulate::no;
       Owned a(flags & 1 ? Shape{kDepth, kRows} : Shape{kRows, kDepth}, type), b(flags & 2 ? Shape{kCols, kDepth} : Shape{kDepth, kCols}, type);
