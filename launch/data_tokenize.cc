@@ -1,4 +1,5 @@
 // af_data tokenize: files of text and chat messages become one token dataset with a manifest.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -118,7 +119,12 @@ Command tokenize_command() {
           {"af_data tokenize --tokenizer bytes --input trajectories.jsonl --loss-on assistant --output trajectories.h5",
            "af_data tokenize --tokenizer bytes --input 'crawl/part-*.jsonl.zst' --remove-duplicates near --licence-key license --output crawl.h5",
            "af_data tokenize --tokenizer bytes --input part-*.jsonl --text-key body --strict --output corpus.h5"},
-          [](const Arguments& arguments) { return TokenizeJob(options_from(arguments)).run(); }};
+          [](const Arguments& arguments) {
+            // Blocks are allocated by one thread and freed by another: large ones go back to the system at once, else each
+            // thread's share of the heap keeps what it once had (124 MB become 79 for 400 MB of text).
+            ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+            return TokenizeJob(options_from(arguments)).run();
+          }};
 }
 
 }  // namespace af
