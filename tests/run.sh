@@ -86,6 +86,7 @@ sanitizer() {
   gtests build/"$1" "$1"
 }
 
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait sleep: the machine may be busy with others
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1  # another clone finds what this one compiled
 must .ci/packages.sh
 if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then

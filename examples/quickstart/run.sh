@@ -6,6 +6,8 @@ cd "$(dirname "$0")/../.."
 root=$PWD here=$PWD/examples/quickstart out=$PWD/examples/quickstart/out
 step() { printf '\n== %s\n' "$*"; }
 
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # on a machine that others use too, threads that wait should sleep
+
 step "1. packages and build"
 .ci/packages.sh
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
