@@ -41,7 +41,7 @@ DType compute_dtype(const RuntimeConfig& runtime) {
 }
 
 double measure_peak_tflops(const Device& device, DType dtype) {
-  constexpr std::int64_t kSize = 1024;
+  constexpr std::int64_t kSize = 768;
   Arena scratch(device, "peak measurement");
   Context context{device, scratch};
   Tensor a = scratch.tensor({kSize, kSize}, dtype), b = scratch.tensor({kSize, kSize}, dtype), c = scratch.tensor({kSize, kSize}, accumulator_of(dtype));
@@ -49,7 +49,7 @@ double measure_peak_tflops(const Device& device, DType dtype) {
   fill(context, b, 0.25);
   matmul(context, a, Trans::no, b, Trans::no, c, Accumulate::no);
   double best = 0;
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < 2; ++round) {
     auto begin = std::chrono::steady_clock::now();
     matmul(context, a, Trans::no, b, Trans::no, c, Accumulate::no);
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
