@@ -14,18 +14,20 @@ constexpr std::array<std::pair<ScheduleKind, const char*>, 4> kNames = {{{Schedu
                                                                          {ScheduleKind::interleaved, "interleaved"},
                                                                          {ScheduleKind::zero_bubble, "zero_bubble"}}};
 
-int group_of(const ScheduleShape& shape) { return shape.group > 0 ? shape.group : shape.pipeline_size; }
+int groups_of(const ScheduleShape& shape) { return std::max(1, shape.micro_batches / std::max(shape.group, shape.pipeline_size)); }
+int largest_group(const ScheduleShape& shape) { return (shape.micro_batches + groups_of(shape) - 1) / groups_of(shape); }
 
-// The forwards of a rank: `group` micro-batches through chunk 0, the same through chunk 1, ...; then the next group.
+// The forwards of a rank: a group of micro-batches through chunk 0, the same through chunk 1, ...; then the next group.
 // The backwards are the same with the chunks from last to first.
 std::vector<Action> passes(const ScheduleShape& shape, Action::Kind kind) {
   std::vector<Action> order;
   order.reserve(std::size_t(shape.micro_batches) * shape.virtual_size);
-  const int group = group_of(shape);
-  for (int begin = 0; begin < shape.micro_batches; begin += group) {
+  const int groups = groups_of(shape), size = shape.micro_batches / groups, larger = shape.micro_batches % groups;
+  for (int g = 0, begin = 0, end; g < groups; ++g, begin = end) {
+    end = begin + size + (g >= groups - larger ? 1 : 0);
     for (int i = 0; i < shape.virtual_size; ++i) {
       const int chunk = kind == Action::forward ? i : shape.virtual_size - 1 - i;
-      for (int m = begin; m < std::min(begin + group, shape.micro_batches); ++m) order.push_back({kind, m, chunk});
+      for (int m = begin; m < end; ++m) order.push_back({kind, m, chunk});
     }
   }
   return order;
@@ -37,7 +39,7 @@ int warm_up(const ScheduleShape& shape, int rank) {
   if (shape.kind == ScheduleKind::gpipe) return shape.micro_batches;
   const bool one_chunk = shape.kind == ScheduleKind::one_f_one_b || (shape.kind == ScheduleKind::zero_bubble && shape.virtual_size == 1);
   // Interleaved: twice as far ahead, so that a message has a step's time to travel.
-  return one_chunk ? behind : 2 * behind + (shape.virtual_size - 1) * group_of(shape);
+  return one_chunk ? behind : 2 * behind + (shape.virtual_size - 1) * std::max(largest_group(shape), shape.pipeline_size);
 }
 
 }  // namespace

@@ -24,7 +24,10 @@ struct ScheduleShape {
   int pipeline_size = 1;
   int virtual_size = 1;
   int micro_batches = 1;
-  int group = 0;  // V > 1: micro-batches that run through a chunk before the next chunk (Megatron's microbatch_group_size_per_vp_stage); 0: P
+  // interleaved, zero_bubble with V > 1: this many micro-batches run through a chunk before the next chunk's turn (Megatron's
+  // microbatch_group_size_per_vp_stage), at least P; 0: P. Where M is not a multiple, the rest is spread over the groups: a last group
+  // of fewer than P, which Megatron refuses, deadlocks. M < P: one group.
+  int group = 0;
   int virtual_stages() const { return pipeline_size * virtual_size; }
   bool operator==(const ScheduleShape&) const = default;
 };
