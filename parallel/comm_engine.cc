@@ -1,0 +1,248 @@
+#include "parallel/comm_engine.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace af::comm {
+namespace {
+constexpr std::int64_t kTick = 20'000'000;  // ns between looks at the clock for operations that are late
+}
+
+Engine::Engine(std::function<std::unique_ptr<Transport>()> make, const CommOptions& options, const CommFault& fault) : options_(options), fault_(fault) {
+  thread_ = std::thread([this, make = std::move(make)] {
+    std::exception_ptr error;
+    try {
+      transport_ = make();
+      rank_ = transport_->rank(), size_ = transport_->size();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    {
+      std::lock_guard lock(mutex_);
+      start_error_ = error, ready_ = true;
+      changed_.notify_all();
+    }
+    if (!error) run();
+    transport_.reset();
+  });
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return ready_; });
+  if (start_error_) {
+    lock.unlock();
+    thread_.join();
+    std::rethrow_exception(start_error_);
+  }
+  lock.unlock();
+  std::vector<int> all(std::size_t(size_), 0);
+  std::iota(all.begin(), all.end(), 0);
+  world_ = add_group(Axis::world, 0, std::move(all), rank_);
+}
+
+Engine::~Engine() {
+  if (!thread_.joinable()) return;
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  transport_->wake();
+  thread_.join();
+}
+
+Group* Engine::add_group(Axis axis, int id, std::vector<int> members, int rank) {
+  AF_CHECK(id < kMostGroups, "{} groups of ranks; a tag has room for {}", id, kMostGroups);
+  std::lock_guard lock(mutex_);
+  Group& group = *groups_.emplace_back(std::make_unique<Group>());
+  group.engine = this, group.axis = axis, group.id = id, group.rank = rank, group.members = std::move(members);
+  group.sent.resize(group.members.size()), group.received.resize(group.members.size());
+  next_group_ = std::max(next_group_, id + 1);
+  return &group;
+}
+
+Operation& Engine::take(Group* group) {
+  std::lock_guard lock(mutex_);
+  if (!failure_.empty()) throw InternalError(failure_);
+  if (group->free.empty()) {
+    AF_CHECK(group->operations.size() < kSequences / 2, "{} operations under way in one group", group->operations.size());
+    Operation& made = *group->operations.emplace_back(std::make_unique<Operation>());
+    group->free.reserve(group->operations.capacity());
+    made.group = group;
+    return made;
+  }
+  Operation& operation = *group->free.back();
+  group->free.pop_back();
+  return operation;
+}
+
+Operation* Engine::submit(Operation& operation) {
+  bool waits = true;
+  {
+    std::lock_guard lock(mutex_);
+    if (!failure_.empty()) throw InternalError(failure_);
+    Group& group = *operation.group;
+    Header& header = operation.header;
+    header.axis = group.axis, header.group = group.id;
+    const bool message = header.kind == CommKind::send || header.kind == CommKind::receive;
+    header.sequence = !message                           ? group.sequence++
+                      : header.kind == CommKind::send ? group.sent[std::size_t(header.root)]++
+                                                         : group.received[std::size_t(header.root)]++;
+    operation.detached = false, operation.not_before = 0, operation.bytes = 0, operation.reported = false;
+    if (fault_.what != CommFault::What::none && fault_.axis == group.axis &&
+        (fault_.kind == header.kind || (message && (fault_.kind == CommKind::send || fault_.kind == CommKind::receive)))) {
+      const int nth = message ? int(header.sequence) : fault_count_++;
+      if (fault_.nth < 0 || fault_.nth == nth) {
+        waits = false;
+        if (fault_.what == CommFault::What::drop) return group.free.push_back(&operation), nullptr;
+        operation.detached = true, operation.not_before = now_ns() + fault_.delay_ms * std::int64_t(1'000'000);
+      }
+    }
+    operation.number = number_++;
+    operation.begun = now_ns(), operation.ended = operation.wait_begun = 0;
+    operation.state.store(Operation::State::running, std::memory_order_relaxed);
+    submitted_.push_back(&operation);
+  }
+  transport_->wake();
+  return waits ? &operation : nullptr;
+}
+
+void Engine::wait(Operation* operation) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return operation->state.load() != Operation::State::running; });
+  const bool failed = operation->state.load() == Operation::State::failed;
+  release(operation);
+  if (failed) throw InternalError(failure_);
+}
+
+void Engine::abandon(Operation* operation) {
+  std::unique_lock lock(mutex_);
+  abandoned_ = true;
+  lock.unlock();
+  transport_->wake();
+  lock.lock();
+  changed_.wait(lock, [&] { return operation->state.load() != Operation::State::running; });
+  release(operation);
+}
+
+void Engine::release(Operation* operation) { operation->group->free.push_back(operation); }
+
+CommBytes Engine::bytes() const {
+  CommBytes bytes;
+  for (int i = 0; i < kAxes; ++i) bytes.sent[std::size_t(i)] = sent_[std::size_t(i)].load(std::memory_order_relaxed);
+  return bytes;
+}
+
+void Engine::start(Request& request) {
+  if (request.send && phase_of(request.tag) != Phase::header)
+    sent_[std::size_t(axis_of(request.tag))].fetch_add(std::int64_t(request.bytes), std::memory_order_relaxed);
+  transport_->start(request);
+}
+
+void Engine::run() {
+  while (true) {
+    bool moved = false;
+    try {
+      if (transport_->failed()) stop_all(transport_->failure());
+      moved = accept();
+      moved |= transport_->progress();
+      moved |= advance();
+      watch();
+    } catch (const std::exception& error) {
+      fail(error.what());
+    }
+    {
+      std::lock_guard lock(mutex_);
+      if (abandoned_ && failure_.empty()) {
+        failure_ = "this rank's communication was stopped by an error";
+        moved = true;
+      }
+      if (stopping_ && active_.empty() && submitted_.empty()) return;
+    }
+    if (!failure_.empty() && !active_.empty()) stop_all(failure_);
+    if (!moved) transport_->idle(!active_.empty());
+  }
+}
+
+bool Engine::accept() {
+  const std::size_t before = active_.size();
+  {
+    std::lock_guard lock(mutex_);
+    if (submitted_.empty()) return false;
+    active_.insert(active_.end(), submitted_.begin(), submitted_.end());
+    submitted_.clear();
+    if (!failure_.empty()) return true;
+  }
+  for (std::size_t i = before; i < active_.size(); ++i)
+    if (!active_[i]->not_before) active_[i]->begin();
+  return true;
+}
+
+bool Engine::advance() {
+  bool moved = false;
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < active_.size(); ++i) {
+    Operation* operation = active_[i];
+    if (operation->not_before && now_ns() >= operation->not_before) operation->not_before = 0, operation->begin();
+    if (!operation->not_before) moved |= operation->advance();
+    if (!operation->not_before && operation->finished()) {
+      operation->release_staging();
+      finish(operation, Operation::State::done);
+      moved = true;
+    } else {
+      active_[kept++] = operation;
+    }
+  }
+  active_.resize(kept);
+  return moved;
+}
+
+void Engine::finish(Operation* operation, Operation::State state) {
+  operation->ended = now_ns();
+  std::lock_guard lock(mutex_);
+  operation->state.store(state);
+  if (operation->detached) release(operation);
+  changed_.notify_all();
+}
+
+void Engine::stop_all(const std::string& reason) {
+  transport_->withdraw();
+  {
+    std::lock_guard lock(mutex_);
+    if (failure_.empty()) failure_ = reason;
+    active_.insert(active_.end(), submitted_.begin(), submitted_.end());
+    submitted_.clear();
+  }
+  for (Operation* operation : active_) finish(operation, Operation::State::failed);
+  active_.clear();
+}
+
+void Engine::fail(const std::string& reason) {
+  transport_->fail(reason);
+  stop_all(reason);
+}
+
+std::string Engine::late_message(const Operation& operation) const {
+  std::string ranks;
+  const std::vector<int> missing = operation.missing();
+  for (int rank : missing) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
+  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive", operation.header.str(), double(now_ns() - operation.begun) * 1e-9,
+                     missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks);
+}
+
+// The rank next to one that did not come knows for certain; the others, who wait for something further away, let it speak first.
+void Engine::watch() {
+  const std::int64_t now = now_ns();
+  if (active_.empty() || now - watched_ < kTick) return;
+  watched_ = now;
+  if (options_.timeout_seconds <= 0) return;
+  const double limit = options_.timeout_seconds, grace = std::clamp(0.1 * limit, 0.2, 5.);
+  for (const Operation* operation : active_) {
+    const bool message = operation->header.kind == CommKind::send || operation->header.kind == CommKind::receive;
+    const double age = double(now - operation->begun) * 1e-9;
+    if (!operation->not_before && age > (message || operation->left_missing() ? limit : limit + grace)) {
+      const std::string reason = late_message(*operation);
+      fail(reason);
+      return;
+    }
+  }
+}
+
+}  // namespace af::comm
