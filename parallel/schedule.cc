@@ -74,14 +74,16 @@ std::vector<std::string> problems(const ScheduleShape& shape) {
   if (shape.micro_batches < 1) found.push_back(fmt::format("{} micro-batches a step; a pipeline needs at least 1", shape.micro_batches));
   if (!found.empty()) return found;
   if (shape.virtual_size > 1 && (shape.kind == ScheduleKind::gpipe || shape.kind == ScheduleKind::one_f_one_b)) {
-    found.push_back(fmt::format("virtual_pipeline_model_parallel_size {} with schedule {}: that has one chunk of layers a rank; schedule interleaved or "
-                                "zero_bubble takes {}",
-                                shape.virtual_size, name_of(shape.kind), shape.virtual_size));
+    found.push_back(
+        fmt::format("virtual_pipeline_model_parallel_size {} with schedule {}: that has one chunk of layers a rank; schedule interleaved or "
+                    "zero_bubble takes {}",
+                    shape.virtual_size, name_of(shape.kind), shape.virtual_size));
   }
   if (shape.group != 0 && shape.group < shape.pipeline_size) {
-    found.push_back(fmt::format("microbatch_group_size_per_vp_stage {} < pipeline_model_parallel_size {}: a chunk's first micro-batch would come back to rank 0 "
-                                "after its group has ended; it is at least {}",
-                                shape.group, shape.pipeline_size, shape.pipeline_size));
+    found.push_back(
+        fmt::format("microbatch_group_size_per_vp_stage {} < pipeline_model_parallel_size {}: a chunk's first micro-batch would come back to rank 0 "
+                    "after its group has ended; it is at least {}",
+                    shape.group, shape.pipeline_size, shape.pipeline_size));
   }
   return found;
 }

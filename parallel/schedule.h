@@ -1,10 +1,11 @@
 // Pipeline schedules as data: the order of work of each rank, and the messages that follow from it. Pure functions, no ranks run.
 // P pipeline_size, V virtual_size (chunks of layers per rank), M micro_batches. Chunk c of rank r is virtual stage c P + r of P V.
-//   gpipe        all forwards, then all backwards                                                    bubble (P-1)(F+B)
-//   1f1b         P-r-1 forwards, then one forward one backward                                       bubble (P-1)(F+B)
-//   interleaved  the same over V chunks (arXiv 2104.04473)                                           bubble (P-1)(F+B), F and B of one chunk
+//   gpipe        all forwards, then all backwards                                      idle (P-1)(F+B) of M(F+B) + idle
+//   1f1b         P-r-1 forwards, then one forward one backward                         idle (P-1)(F+B)
+//   interleaved  the same over V chunks (arXiv 2104.04473)                             idle (P-1)(F+B), F and B those of one chunk
 //   zero_bubble  1f1b whose backward is two, the weight gradient r micro-batches later (ZB-H1, arXiv 2401.10241)
-//                                                                                                    bubble (P-1)(F+B_input-W) where W <= B_input
+//                                                                                      idle (P-1)(F+B_input-W), but no less than (P-1)F or
+//                                                                                      (P-1)B_input
 //                with V > 1 interleaved's order, the weight gradients later within interleaved's memory
 // In every order the backwards of a chunk, and its weight gradients, come in the order of the micro-batches: sums of gradients have
 // the same bits under any schedule.
@@ -15,9 +16,9 @@
 namespace af {
 
 enum class ScheduleKind { gpipe, one_f_one_b, interleaved, zero_bubble };
-const char* name_of(ScheduleKind kind);                    // the YAML's pipeline.schedule
+const char* name_of(ScheduleKind kind);  // the YAML's pipeline.schedule
 std::vector<std::string> schedule_names();
-ScheduleKind schedule_kind(const std::string& name);      // an unknown name throws UserError with the nearest one
+ScheduleKind schedule_kind(const std::string& name);  // an unknown name throws UserError with the nearest one
 
 struct ScheduleShape {
   ScheduleKind kind = ScheduleKind::one_f_one_b;

@@ -11,8 +11,10 @@ namespace {
 std::string label(const ScheduleShape& shape, const Action& action) {
   const char kind = action.kind == Action::forward ? 'F' : action.kind == Action::backward_weight ? 'W' : 'B';
   std::string text = fmt::format("{}{}", kind, action.micro_batch);
-  if (shape.virtual_size > 26) text += fmt::format(".{}", action.chunk);
-  else if (shape.virtual_size > 1) text += char('a' + action.chunk);
+  if (shape.virtual_size > 26)
+    text += fmt::format(".{}", action.chunk);
+  else if (shape.virtual_size > 1)
+    text += char('a' + action.chunk);
   return text;
 }
 
@@ -62,26 +64,32 @@ std::string draw_svg(const ScheduleShape& shape, const Simulation& simulation, i
   const bool split = shape.kind == ScheduleKind::zero_bubble;
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" font-family=\"sans-serif\" font-size=\"11\">\n"
-      "<rect width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n<text x=\"{2}\" y=\"16\" font-size=\"13\">{3}: {4} ranks, {5} chunks a rank, {6} micro-batches; "
+      "<rect width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n<text x=\"{2}\" y=\"16\" font-size=\"13\">{3}: {4} ranks, {5} chunks a rank, {6} "
+      "micro-batches; "
       "makespan {7:.4g}</text>\n<text x=\"{8}\" y=\"{9}\">idle</text>\n",
-      width, top + ranks * row + 40, left, name_of(shape.kind), ranks, shape.virtual_size, shape.micro_batches, simulation.makespan, width - right + 10, top - 6);
+      width, top + ranks * row + 40, left, name_of(shape.kind), ranks, shape.virtual_size, shape.micro_batches, simulation.makespan,
+      width - right + 10, top - 6);
   for (int r = 0; r < ranks; ++r) {
     const int y = top + r * row;
-    svg += fmt::format("<text x=\"8\" y=\"{}\">rank {}</text>\n<rect x=\"{}\" y=\"{}\" width=\"{:.2f}\" height=\"{}\" fill=\"#eeeeee\"/>\n", y + 16, r, left, y,
-                       simulation.makespan * scale, row - 4);
+    svg += fmt::format("<text x=\"8\" y=\"{}\">rank {}</text>\n<rect x=\"{}\" y=\"{}\" width=\"{:.2f}\" height=\"{}\" fill=\"#eeeeee\"/>\n", y + 16,
+                       r, left, y, simulation.makespan * scale, row - 4);
     for (const TimedAction& t : simulation.timeline[r]) {
       const double x = left + t.begin * scale, w = (t.end - t.begin) * scale;
       const std::string name = label(shape, t.action);
-      svg += fmt::format("<rect x=\"{:.2f}\" y=\"{}\" width=\"{:.2f}\" height=\"{}\" fill=\"{}\" stroke=\"#ffffff\" stroke-width=\"0.5\"><title>{} {:.4g} to {:.4g}</title></rect>\n",
-                         x, y, w, row - 4, colour(shape, t.action.kind, t.action.chunk), name, t.begin, t.end);
-      if (w > 6.5 * double(name.size())) svg += fmt::format("<text x=\"{:.2f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x + w / 2, y + 15, name);
+      svg += fmt::format(
+          "<rect x=\"{:.2f}\" y=\"{}\" width=\"{:.2f}\" height=\"{}\" fill=\"{}\" stroke=\"#ffffff\" stroke-width=\"0.5\"><title>{} {:.4g} to "
+          "{:.4g}</title></rect>\n",
+          x, y, w, row - 4, colour(shape, t.action.kind, t.action.chunk), name, t.begin, t.end);
+      if (w > 6.5 * double(name.size()))
+        svg += fmt::format("<text x=\"{:.2f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x + w / 2, y + 15, name);
     }
     svg += fmt::format("<text x=\"{}\" y=\"{}\">{:.1f} %</text>\n", width - right + 10, y + 16, 100 * simulation.bubble_share[r]);
   }
   int x = left;
   const int y = top + ranks * row + 12;
   const auto entry = [&](const std::string& fill, const std::string& name) {
-    svg += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"14\" height=\"14\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n", x, y, fill, x + 18, y + 11, name);
+    svg += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"14\" height=\"14\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n", x, y, fill, x + 18,
+                       y + 11, name);
     x += 30 + 7 * int(name.size());
   };
   entry(colour(shape, Action::forward, 0), "forward");

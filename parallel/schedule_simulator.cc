@@ -23,7 +23,8 @@ std::string problem_of_rank(const ScheduleShape& shape, const std::vector<Action
   for (int s = 0; s < int(order.size()); ++s) {
     const Action& a = order[s];
     if (a.micro_batch < 0 || a.micro_batch >= shape.micro_batches || a.chunk < 0 || a.chunk >= shape.virtual_size) {
-      return fmt::format("rank {} step {}: {} is outside of {} micro-batches and {} chunks", rank, s, str(a), shape.micro_batches, shape.virtual_size);
+      return fmt::format("rank {} step {}: {} is outside of {} micro-batches and {} chunks", rank, s, str(a), shape.micro_batches,
+                         shape.virtual_size);
     }
     int& place = at[key(a)];
     if (place >= 0) return fmt::format("rank {} does {} twice, at steps {} and {}", rank, str(a), place, s);
@@ -112,10 +113,10 @@ class Game {
       begin = std::max(begin, there);
     }
     const StageCosts& cost = costs_[step.action.chunk * shape_.pipeline_size + rank];
-    const double seconds = step.action.kind == Action::forward           ? cost.forward
-                           : step.action.kind == Action::backward        ? cost.backward_input + cost.backward_weight
-                           : step.action.kind == Action::backward_input  ? cost.backward_input
-                                                                         : cost.backward_weight;
+    const double seconds = step.action.kind == Action::forward          ? cost.forward
+                           : step.action.kind == Action::backward       ? cost.backward_input + cost.backward_weight
+                           : step.action.kind == Action::backward_input ? cost.backward_input
+                                                                        : cost.backward_weight;
     p.end.push_back(begin + seconds);
     timeline.push_back({step.action, begin, begin + seconds});
     return true;
@@ -138,8 +139,8 @@ class Game {
     const Player& p = players_[rank];
     const int s = int(p.end.size());
     const Step& step = p.plan.steps[s];
-    return fmt::format("rank {} waits before {} for {} of rank {}", rank, str(step.action), str({step.action.kind, step.action.micro_batch, step.from.chunk}),
-                       step.from.rank);
+    return fmt::format("rank {} waits before {} for {} of rank {}", rank, str(step.action),
+                       str({step.action.kind, step.action.micro_batch, step.from.chunk}), step.from.rank);
   }
 
   const ScheduleShape& shape_;

@@ -32,11 +32,11 @@ struct Simulation {
   std::string problem;                             // why the schedule is none or never ends; empty: it ends, and the rest holds
   std::vector<std::vector<TimedAction>> timeline;  // of each rank
   double makespan = 0;
-  std::vector<double> bubble;         // of each rank: seconds idle
-  std::vector<double> bubble_share;   // of each rank: idle / makespan
-  std::vector<int> peak_saved;        // of each rank: the most (micro-batch, chunk)s with anything saved
-  std::vector<double> peak_bytes;     // of each rank: the most bytes saved
-  std::vector<int> peak_sends;        // of each rank: the most messages that it has begun to compute and that have not arrived
+  std::vector<double> bubble;        // of each rank: seconds idle
+  std::vector<double> bubble_share;  // of each rank: idle / makespan
+  std::vector<int> peak_saved;       // of each rank: the most (micro-batch, chunk)s with anything saved
+  std::vector<double> peak_bytes;    // of each rank: the most bytes saved
+  std::vector<int> peak_sends;       // of each rank: the most messages that it has begun to compute and that have not arrived
 };
 
 // costs: of each virtual stage; p2p: seconds from send to arrival.
