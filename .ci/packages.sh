@@ -3,7 +3,7 @@
 set -euo pipefail
 packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv
   libfmt-dev libyaml-cpp-dev libhdf5-dev nlohmann-json3-dev libutf8proc-dev zlib1g-dev libzstd-dev libxxhash-dev
-  libopenblas-openmp-dev libgtest-dev)
+  libopenblas-openmp-dev libopenmpi-dev openmpi-bin libgtest-dev)
 missing=()
 for package in "${packages[@]}"; do
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")

@@ -36,7 +36,7 @@ struct CommOptions {
   double timeout_seconds = 600;    // an operation older than this ends the job; 0: never
   std::string recorder_directory;  // where rank-<r>.flight is written (parallel/comm_recorder.h); "": nowhere
   bool trace = false;              // keep every operation's times for write_trace (parallel/comm_trace.h)
-  int spin_microseconds = 0;       // how long a waiting thread polls before it sleeps; worth it where each thread has a core
+  int ranks_on_host = 1;           // they decide how eagerly threads that wait look again: two threads of a rank may want a core each
 };
 
 // Payload sent by this rank since the start, in bytes, by axis (without the headers that check operations against each other).

@@ -8,6 +8,8 @@ namespace {
 constexpr std::int64_t kTick = 20'000'000;  // ns between looks at the clock for operations that are late
 }
 
+int spin_microseconds(int ranks_on_host) { return 2 * ranks_on_host <= int(std::thread::hardware_concurrency()) ? 50 : 0; }
+
 Engine::Engine(std::function<std::unique_ptr<Transport>()> make, const CommOptions& options, const CommFault& fault) : options_(options), fault_(fault) {
   thread_ = std::thread([this, make = std::move(make)] {
     std::exception_ptr error;
@@ -105,6 +107,11 @@ Operation* Engine::submit(Operation& operation) {
 }
 
 void Engine::wait(Operation* operation) {
+  if (const int spin = spin_microseconds(options_.ranks_on_host)) {
+    const std::int64_t end = now_ns() + spin * 1000;
+    while (operation->state.load() == Operation::State::running && now_ns() < end) {
+    }
+  }
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return operation->state.load() != Operation::State::running; });
   const bool failed = operation->state.load() == Operation::State::failed;

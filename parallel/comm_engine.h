@@ -14,6 +14,9 @@
 
 namespace af::comm {
 
+// How long a thread that waits polls before it sleeps: 0 where not every thread has a core.
+int spin_microseconds(int ranks_on_host);
+
 class Engine {
  public:
   // `make` runs on the engine's thread, as everything of the transport does.

@@ -150,10 +150,12 @@ class ThreadTransport : public Transport {
 void run_ranks(int n, const ThreadOptions& options, const std::function<void(const Comm& world)>& f) {
   AF_CHECK(n > 0, "{} ranks", n);
   comm::World world(n);
+  CommOptions comm_options = options.comm;
+  comm_options.ranks_on_host = n;
   std::vector<std::unique_ptr<comm::Engine>> engines;
   for (int r = 0; r < n; ++r)
     engines.push_back(std::make_unique<comm::Engine>(
-        [&world, &options, r] { return std::make_unique<comm::ThreadTransport>(world, r, options.comm.spin_microseconds); }, options.comm, options.fault));
+        [&world, n, r] { return std::make_unique<comm::ThreadTransport>(world, r, comm::spin_microseconds(n)); }, comm_options, options.fault));
   std::vector<std::thread> threads;
   for (int r = 0; r < n; ++r)
     threads.emplace_back([&, r] {

@@ -14,7 +14,7 @@ LAYERS = {  # folder: folders it may include
     "launch": {"launch", "models", "parallel", "data", "core"},
 }
 WRAPPERS = {  # a third-party header enters in these files only
-    r"mpi\.h": {"parallel/comm_mpi.cc", "launch/environment.cc"},
+    r"mpi\.h": {"parallel/comm_mpi.cc"},
     r"nccl\.h": {"parallel/comm_nccl.cc"},
     r"cblas\.h": {"core/ops/matmul_cblas.cc"},
     r"cublas.*\.h": {"core/ops/matmul_cuda.cc"},

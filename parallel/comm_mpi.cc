@@ -1,0 +1,213 @@
+#include "parallel/comm_mpi.h"
+
+#define OMPI_SKIP_MPICXX 1  // the C interface alone
+#include <mpi.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "parallel/comm_engine.h"
+
+namespace af {
+
+// What other threads ask of the thread that owns MPI.
+struct MpiWorld::Shared {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool awake = false;
+  bool printed = false;
+  int exit_code = -1;     // >= 0: end the job
+  std::string reason;     // of the engine's failure; the job ends although nobody calls abort()
+  std::int64_t failed_at = 0;
+};
+
+namespace comm {
+namespace {
+
+constexpr std::int64_t kAbortGrace = 2'000'000'000;  // ns from a failure of the engine until it ends the job by itself
+
+std::string host_name() {
+  char name[256] = "?";
+  gethostname(name, sizeof(name) - 1);
+  return name;
+}
+
+void check(int status, const char* what) {
+  if (status == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(status, text, &length);
+  throw InternalError(fmt::format("{}: {}", what, text));
+}
+
+template <class Shared>
+class MpiTransport : public Transport {
+ public:
+  MpiTransport(Shared& shared, int ranks_on_host) : shared_(shared) {
+    int provided = 0, initialized = 0;
+    MPI_Initialized(&initialized);
+    AF_CHECK(!initialized, "a second MpiWorld in one process");
+    check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+    check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
+    MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+    int *limit = nullptr, found = 0;
+    MPI_Comm_get_attr(comm_, MPI_TAG_UB, &limit, &found);
+    AF_CHECK(found && *limit >= make_tag(Axis::pp, kMostGroups - 1, kSequences - 1, Phase(7)), "this MPI has no tags of 31 bits");
+    prctl(PR_SET_TIMERSLACK, 1000UL);  // of this thread: sleeps of 20 us are 20 us, not 70
+    const int cores = int(std::thread::hardware_concurrency());
+    spin_ = spin_microseconds(ranks_on_host) * 1000;
+    yield_ = ranks_on_host <= cores ? 50'000 : 0;
+    // All ranks of a host looking that often take some 10 % of its cores.
+    longest_sleep_ = std::clamp(20 * ranks_on_host / cores, 100, 4000);
+  }
+
+  ~MpiTransport() override {
+    if (shared_.failed_at) {  // the others would wait in MPI_Finalize
+      shared_.failed_at -= kAbortGrace;
+      abort_where_asked();
+    }
+    MPI_Comm_free(&comm_);
+    MPI_Finalize();
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void start(Request& request) override {
+    MPI_Request& handle = handles_.emplace_back();
+    const int count = int(request.bytes);
+    if (request.send) {
+      check(MPI_Isend(request.data, count, MPI_BYTE, request.peer, request.tag, comm_, &handle), "MPI_Isend");
+    } else {
+      check(MPI_Irecv(request.data, count, MPI_BYTE, request.peer, request.tag, comm_, &handle), "MPI_Irecv");
+    }
+    requests_.push_back(&request);
+  }
+
+  bool progress() override {
+    abort_where_asked();
+    const int n = int(handles_.size());
+    if (!n) return false;
+    ended_.resize(std::size_t(n)), statuses_.resize(std::size_t(n));
+    int count = 0;
+    const int status = MPI_Testsome(n, handles_.data(), &count, ended_.data(), statuses_.data());
+    if (status != MPI_ERR_IN_STATUS) check(status, "MPI_Testsome");
+    if (count == MPI_UNDEFINED || count == 0) return false;
+    for (int i = 0; i < count; ++i) {
+      Request& request = *requests_[std::size_t(ended_[std::size_t(i)])];
+      const MPI_Status& end = statuses_[std::size_t(i)];
+      int received = 0;
+      if (!request.send) MPI_Get_count(&end, MPI_BYTE, &received);
+      request.received = std::size_t(received);
+      if (status == MPI_ERR_IN_STATUS && end.MPI_ERROR != MPI_SUCCESS) {
+        int kind = 0;
+        MPI_Error_class(end.MPI_ERROR, &kind);
+        if (kind != MPI_ERR_TRUNCATE) check(end.MPI_ERROR, request.send ? "MPI_Isend" : "MPI_Irecv");
+        request.received = std::max(request.received, request.bytes + 1);
+      }
+      request.done = true;
+      requests_[std::size_t(ended_[std::size_t(i)])] = nullptr;
+    }
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < requests_.size(); ++i)
+      if (requests_[i]) requests_[kept] = requests_[i], handles_[kept] = handles_[i], ++kept;
+    requests_.resize(kept), handles_.resize(kept);
+    idle_since_ = 0;
+    return true;
+  }
+
+  // Messages come without a knock: look again at once for a while, then after giving way, then after ever longer sleeps.
+  void idle(bool waiting) override {
+    if (waiting) {
+      const std::int64_t now = now_ns();
+      if (!idle_since_) idle_since_ = now, sleep_ = 20;
+      if (now - idle_since_ < spin_) return;
+      if (now - idle_since_ < spin_ + yield_) return void(sched_yield());
+    }
+    std::unique_lock lock(shared_.mutex);
+    shared_.changed.wait_for(lock, std::chrono::microseconds(waiting ? sleep_ : 100'000), [&] { return shared_.awake; });
+    if (shared_.awake) idle_since_ = 0;
+    shared_.awake = false;
+    sleep_ = std::min(sleep_ * 3 / 2, longest_sleep_);
+  }
+
+  void wake() override {
+    std::lock_guard lock(shared_.mutex);
+    shared_.awake = true;
+    shared_.changed.notify_all();
+  }
+
+  // MPI cannot take a message back: no call of MPI, but the last, follows.
+  void withdraw() override { requests_.clear(), handles_.clear(); }
+  bool failed() const override { return false; }
+  std::string failure() const override { return {}; }
+  void fail(const std::string& reason) override {
+    std::lock_guard lock(shared_.mutex);
+    if (shared_.failed_at) return;
+    shared_.reason = reason, shared_.failed_at = now_ns();
+  }
+
+ private:
+  [[noreturn]] static void abort(int exit_code) {
+    MPI_Abort(MPI_COMM_WORLD, exit_code);
+    _exit(exit_code);
+  }
+
+  void abort_where_asked() {
+    std::unique_lock lock(shared_.mutex);
+    if (shared_.exit_code < 0 && shared_.failed_at && now_ns() - shared_.failed_at > kAbortGrace) {
+      if (!shared_.printed) std::fprintf(stderr, "rank %d (%s): %s\n", rank_, host_name().c_str(), shared_.reason.c_str());
+      shared_.printed = true, shared_.exit_code = kExitFailed;
+    }
+    const int code = shared_.exit_code;
+    lock.unlock();
+    if (code >= 0) abort(code);
+  }
+
+  Shared& shared_;
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  int rank_ = 0, size_ = 1;
+  std::vector<MPI_Request> handles_;
+  std::vector<Request*> requests_;
+  std::vector<int> ended_;
+  std::vector<MPI_Status> statuses_;
+  std::int64_t spin_ = 0, yield_ = 0, idle_since_ = 0;  // ns
+  int sleep_ = 20, longest_sleep_ = 100;                // us
+};
+
+}  // namespace
+}  // namespace comm
+
+bool started_by_mpi(const char* ompi_comm_world_size, const char* pmix_rank) { return ompi_comm_world_size || pmix_rank; }
+
+MpiWorld::MpiWorld(const CommOptions& options)
+    : shared_(std::make_shared<Shared>()), engine_(std::make_unique<comm::Engine>(
+                                               [shared = shared_, n = options.ranks_on_host] {
+                                                 return std::make_unique<comm::MpiTransport<Shared>>(*shared, n);
+                                               },
+                                               options)) {}
+
+MpiWorld::~MpiWorld() = default;
+Comm MpiWorld::world() const { return engine_->world(); }
+int MpiWorld::rank() const { return engine_->rank(); }
+int MpiWorld::size() const { return engine_->size(); }
+
+void MpiWorld::abort(const std::string& message, int exit_code) {
+  {
+    std::lock_guard lock(shared_->mutex);
+    if (!shared_->printed) std::fprintf(stderr, "rank %d (%s): %s\n", engine_->rank(), comm::host_name().c_str(), message.c_str());
+    std::fflush(stderr);
+    shared_->printed = true, shared_->exit_code = exit_code, shared_->awake = true;
+    shared_->changed.notify_all();
+  }
+  std::this_thread::sleep_for(std::chrono::seconds(10));  // the engine's thread ends the process
+  _exit(exit_code);
+}
+
+}  // namespace af

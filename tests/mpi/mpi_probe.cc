@@ -1,0 +1,126 @@
+// Ranks as processes: what tests/mpi/run.py starts with mpirun.
+//   mpi_probe operations | bytes | killed | hanging | throwing | differing | bench
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "parallel/comm_mpi.h"
+#include "tests/parallel/comm_cases.h"
+
+namespace {
+using namespace af;
+
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// The splits of a mesh of pairs, and of a split again.
+void operations(const Comm& world, bool large) {
+  const int r = world.rank();
+  test::check_every_operation(world, large);
+  const Comm tp = world.split(Axis::tp, r / 2, r), dp = world.split(Axis::dp, r % 2, r), reversed = dp.split(Axis::cp, 0, -r);
+  for (const Comm* c : {&tp, &dp, &reversed}) test::check_every_operation(*c, large);
+}
+
+void bytes(const Comm& world) {
+  const int r = world.rank(), n = world.size();
+  const Comm tp = world.split(Axis::tp, r / 2, r), dp = world.split(Axis::dp, r % 2, r);
+  std::vector<float> x(std::size_t(n) * 10000, 1.f);
+  for (int i = 0; i < 3; ++i) {
+    world.all_reduce(test::tensor_of(x));
+    tp.all_reduce(test::tensor_of(x));
+    dp.reduce_scatter(test::tensor_of(x).slice_rows(0, dp.size() * 500), test::tensor_of(x).slice_rows(0, 500));
+    tp.barrier();
+  }
+  const CommBytes sent = world.bytes();
+  std::string line = "engine " + std::to_string(r);
+  for (int a = 0; a < kAxes; ++a) line += " " + std::to_string(sent[Axis(a)]);
+  std::printf("%s\n", line.c_str());
+}
+
+template <class F>
+double median(int times, F f) {
+  std::vector<double> t;
+  for (int i = 0; i < times; ++i) {
+    const double begin = seconds();
+    f();
+    t.push_back(seconds() - begin);
+  }
+  std::sort(t.begin(), t.end());
+  return t[t.size() / 2];
+}
+
+void bench(const Comm& world) {
+  std::vector<float> small(256), large(world.size() == 2 ? 16 << 20 : 1);
+  auto line = [&](const char* what, double t) {
+    if (world.rank() == 0) std::printf("%d ranks: %s %.1f us\n", world.size(), what, t * 1e6), std::fflush(stdout);
+  };
+  const int rounds = world.size() <= 4 ? 1000 : 50;
+  world.barrier();
+  if (world.size() == 2) {
+    line("1 KB ping-pong (one way)", median(rounds, [&] {
+           if (world.rank() == 0) {
+             world.send(test::tensor_of(small), 1);
+             world.receive(test::tensor_of(small), 1);
+           } else {
+             world.receive(test::tensor_of(small), 0);
+             world.send(test::tensor_of(small), 0);
+           }
+         }) / 2);
+    line("64 MB all_reduce", median(7, [&] { world.all_reduce(test::tensor_of(large)); }));
+  }
+  line("1 KB all_reduce", median(rounds, [&] { world.all_reduce(test::tensor_of(small)); }));
+  line("barrier", median(rounds, [&] { world.barrier(); }));
+}
+
+// Rank 1 fails in some way while the others wait for it.
+void fail(MpiWorld& mpi, const Comm& world, const std::string& how) {
+  std::vector<float> x(100);
+  world.all_reduce(test::tensor_of(x));
+  if (world.rank() == 1) {
+    if (how == "killed") raise(SIGKILL);
+    if (how == "hanging") raise(SIGSTOP);
+    if (how == "throwing") mpi.abort("no more paper", kExitFailed);
+    if (how == "differing") world.broadcast(test::tensor_of(x), 0);
+  }
+  world.all_reduce(test::tensor_of(x));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  const double begin = seconds();
+  if (!started_by_mpi(std::getenv("OMPI_COMM_WORLD_SIZE"), std::getenv("PMIX_RANK"))) {
+    std::fprintf(stderr, "mpi_probe: start it with mpirun\n");
+    return kExitUsage;
+  }
+  CommOptions options;
+  options.timeout_seconds = argc > 2 ? std::atof(argv[2]) : 60;
+  if (argc > 3) options.recorder_directory = argv[3];
+  if (const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE")) options.ranks_on_host = std::atoi(local);
+  MpiWorld mpi(options);
+  const Comm world = mpi.world();
+  const int rank = mpi.rank();
+  try {
+    if (what == "operations") {
+      operations(world, true);
+    } else if (what == "small") {
+      operations(world, false);
+    } else if (what == "bytes") {
+      bytes(world);
+    } else if (what == "bench") {
+      if (rank == 0) std::printf("%d ranks: started in %.2f s\n", mpi.size(), seconds() - begin);
+      bench(world);
+    } else {
+      fail(mpi, world, what);
+    }
+    world.barrier();
+    if (rank == 0) std::printf("%s: right on %d ranks\n", what.c_str(), mpi.size());
+  } catch (const std::exception& error) {
+    mpi.abort(error.what(), kExitFailed);
+  }
+}
