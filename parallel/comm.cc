@@ -51,7 +51,7 @@ int Comm::rank_of_group() const { return group_->rank; }
 int Comm::size_of_group() const { return group_->size(); }
 Axis Comm::axis() const { return group_ ? group_->axis : Axis::world; }
 int Comm::world_rank(int rank) const { return group_ ? group_->members[std::size_t(rank)] : 0; }
-CommBytes Comm::bytes() const { return group_ ? group_->engine->bytes() : CommBytes(); }
+AxisBytes Comm::bytes() const { return group_ ? group_->engine->bytes() : AxisBytes(); }
 comm::Engine* Comm::engine() const { return group_ ? group_->engine : nullptr; }
 
 Comm Comm::split(Axis axis, int color, int key) const {

@@ -40,7 +40,7 @@ struct CommOptions {
 };
 
 // Payload sent by this rank since the start, in bytes, by axis (without the headers that check operations against each other).
-struct CommBytes {
+struct AxisBytes {
   std::array<std::int64_t, kAxes> sent = {};
   std::int64_t& operator[](Axis axis) { return sent[int(axis)]; }
   std::int64_t operator[](Axis axis) const { return sent[int(axis)]; }
@@ -72,7 +72,7 @@ class Comm {
   int size() const { return group_ ? size_of_group() : 1; }
   Axis axis() const;
   int world_rank(int rank) const;  // what a member is called in messages
-  CommBytes bytes() const;         // of all communicators of this rank
+  AxisBytes bytes() const;         // of all communicators of this rank
   comm::Engine* engine() const;    // none where one rank is alone
   // Ranks of the same colour, ordered by key, then by their rank here. Collective over this group.
   Comm split(Axis axis, int color, int key) const;

@@ -131,8 +131,8 @@ void Engine::abandon(Operation* operation) {
 
 void Engine::release(Operation* operation) { operation->group->free.push_back(operation); }
 
-CommBytes Engine::bytes() const {
-  CommBytes bytes;
+AxisBytes Engine::bytes() const {
+  AxisBytes bytes;
   for (int i = 0; i < kAxes; ++i) bytes.sent[std::size_t(i)] = sent_[std::size_t(i)].load(std::memory_order_relaxed);
   return bytes;
 }

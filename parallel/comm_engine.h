@@ -38,7 +38,7 @@ class Engine {
   void wait(Operation* operation);
   // Stops everything and returns when no memory of this rank is used any more.
   void abandon(Operation* operation);
-  CommBytes bytes() const;
+  AxisBytes bytes() const;
 
   void start(Request& request);              // for operations, on the engine's thread
   void fail(const std::string& reason);      // likewise, or before the thread ends

@@ -35,7 +35,7 @@ void bytes(const Comm& world) {
     dp.reduce_scatter(test::tensor_of(x).slice_rows(0, dp.size() * 500), test::tensor_of(x).slice_rows(0, 500));
     tp.barrier();
   }
-  const CommBytes sent = world.bytes();
+  const AxisBytes sent = world.bytes();
   std::string line = "engine " + std::to_string(r);
   for (int a = 0; a < kAxes; ++a) line += " " + std::to_string(sent[Axis(a)]);
   std::printf("%s\n", line.c_str());
