@@ -266,6 +266,8 @@ H5File H5File::create(const std::string& path) {
   if (descriptor < 0) user_error("{}: cannot be created: {}", path, std::strerror(errno));
   ::close(descriptor);
   H5Handle access = file_access();
+  // Small writes to contiguous datasets go straight to the file: a full disk is met by write(), not unseen at the dataset's end.
+  H5Pset_sieve_buf_size(access.id(), 0);
   H5Handle properties = handle<H5Pclose>(H5Pcreate(H5P_FILE_CREATE));
   H5Pset_obj_track_times(properties.id(), false);  // equal contents give equal bytes; likewise for groups and datasets
   H5Handle file = handle<H5Fclose>(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties.id(), access.id()));

@@ -2,65 +2,40 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 
 #include <fmt/format.h>
 
-#include "core/ops/elementwise.h"
 #include "data/file.h"
-#include "data/hdf5_file.h"
 #include "data/json.h"
+#include "launch/checkpoint_tensors.h"
 #include "launch/hf_config.h"
+#include "parallel/data_parallel.h"
+#include "parallel/together.h"
 
 namespace af {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kGroups[] = {"master", "exp_avg", "exp_avg_sq"};
-
-H5Type h5_type(DType dtype) { return dtype == DType::f64 ? H5Type::f64 : H5Type::f32; }
-
-std::vector<std::int64_t> dims_of(const Shape& shape) { return {shape.dims, shape.dims + shape.rank}; }
-
-// The flat tensor's part that belongs to a parameter.
-Tensor part_of(const Tensor& flat, const ParameterSet& set, const Parameter& p) {
-  std::int64_t begin = set.begin_of(p);
-  return flat.slice_rows(begin, begin + p.numel());
-}
-
-void write_tensors(const std::string& path, const CheckpointParts& parts) {
-  H5File file = H5File::create(path);
-  const Tensor* flats[] = {&parts.optimizer.master(), &parts.optimizer.exp_avg(), &parts.optimizer.exp_avg_sq()};
-  for (int g = 0; g < 3; ++g) {
-    file.create_group(kGroups[g]);
-    for (const Parameter& p : parts.parameters.parameters())
-      for (const Slab& slab : p.slabs) {
-        H5Type type = h5_type(flats[g]->dtype);
-        H5Dataset dataset = file.create_dataset(fmt::format("{}/{}", kGroups[g], slab.name), type, dims_of(slab.global_shape));
-        std::vector<std::int64_t> zero(std::size_t(slab.global_shape.rank), 0);
-        dataset.write(zero, dataset.shape(), type, slab_view(slab, part_of(*flats[g], parts.parameters, p)).data);
-      }
+// Every layer's counts on every rank: a rank knows those of its own stage's layers, all ranks that know a layer's know the same.
+std::vector<std::vector<std::int64_t>> all_expert_counts(const CheckpointParts& parts) {
+  const std::int64_t layers = parts.model.num_hidden_layers, experts = std::max<std::int64_t>(parts.model.num_experts, 1);
+  AF_CHECK(std::int64_t(parts.router.size()) == layers, "router statistics of {} layers for {}", parts.router.size(), layers);
+  std::vector<std::int64_t> flat(std::size_t(layers * experts));
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const std::vector<std::int64_t>& counts = parts.router[std::size_t(i)].previous_counts;
+    std::copy(counts.begin(), counts.end(), flat.begin() + i * experts);
   }
-  file.close();
+  parts.mesh.world.all_reduce(Tensor(flat.data(), DType::i64, {layers * experts}), Reduction::max).wait();
+  std::vector<std::vector<std::int64_t>> all;
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const auto begin = flat.begin() + i * experts;
+    all.emplace_back(begin, begin + (parts.model.is_moe_layer(i) ? experts : 0));
+  }
+  return all;
 }
 
-void read_group(const H5File& file, const std::string& group, const ParameterSet& set, const Tensor& flat) {
-  for (const Parameter& p : set.parameters())
-    for (const Slab& slab : p.slabs) {
-      std::string name = fmt::format("{}/{}", group, slab.name);
-      if (!file.has(name)) user_error("{}: tensor {} is missing; this checkpoint belongs to another model", file.path(), name);
-      H5Dataset dataset = file.dataset(name);
-      if (dataset.shape() != dims_of(slab.global_shape))
-        user_error("{}: tensor {} is {}, the model's is {}; this checkpoint belongs to another model", file.path(), name,
-                   fmt::format("[{}]", fmt::join(dataset.shape(), ", ")), slab.global_shape.str());
-      if (dataset.type() != h5_type(flat.dtype))
-        user_error("{}: tensor {} is {}, this run computes in {}; resume with the same runtime.precision", file.path(), name, name_of(dataset.type()),
-                   name_of(flat.dtype));
-      std::vector<std::int64_t> zero(std::size_t(slab.global_shape.rank), 0);
-      dataset.read(zero, dataset.shape(), h5_type(flat.dtype), slab_view(slab, part_of(flat, set, p)).data);
-    }
-}
-
-Json to_json(const TrainingState& state, const CheckpointParts& parts) {
+Json to_json(const TrainingState& state, std::int64_t optimizer_steps, const std::vector<std::vector<std::int64_t>>& expert_counts) {
   Json j;
   j.set("format", "af_checkpoint");
   j.set("version", 1);
@@ -72,14 +47,14 @@ Json to_json(const TrainingState& state, const CheckpointParts& parts) {
   j.set("consumed_samples", state.consumed_samples);
   j.set("consumed_tokens", state.consumed_tokens);
   j.set("skipped", state.skipped);
-  j.set("optimizer_steps", parts.optimizer.steps());
+  j.set("optimizer_steps", optimizer_steps);
   j.set("tokenizer_sha256", state.tokenizer_sha256);
   j.set("datasets", state.datasets);
   j.set("data", af::to_json(state.stream));
   Json layers = Json::Array{};
-  for (const RouterStatistics& layer : parts.router) {
+  for (const std::vector<std::int64_t>& layer : expert_counts) {
     Json counts = Json::Array{};
-    for (std::int64_t n : layer.previous_counts) counts.push_back(n);
+    for (std::int64_t n : layer) counts.push_back(n);
     layers.push_back(counts);
   }
   j.set("previous_expert_counts", layers);
@@ -130,56 +105,65 @@ void remove_old(const std::string& root, std::int64_t keep) {
 
 std::string save_checkpoint(const std::string& root, const TrainingState& state, const CheckpointParts& parts, const std::string& run_yaml,
                             std::int64_t keep) {
+  const Comm& world = parts.mesh.world;
+  const auto on_rank_0 = [&](const std::function<void()>& work) {
+    together(world, [&] {
+      if (world.rank() == 0) work();
+    });
+  };
   std::string name = fmt::format("{}-{}", state.stage_name, state.iteration), path = root + "/" + name, aside = path + ".tmp";
-  fs::create_directories(root);
-  fs::remove_all(aside);
-  fs::create_directories(aside);
-  write_tensors(aside + "/tensors.h5", parts);
-  write_file(aside + "/config.json", write_hf_config(parts.model, name_of(accumulator_of(parts.parameters.dtype()))).dump(2) + "\n");
-  write_file(aside + "/run.yaml", run_yaml);
-  write_file(state_path(aside), to_json(state, parts).dump(2) + "\n");
-  sync_folder(aside);
-  fs::remove_all(path);
-  fs::rename(aside, path);
-  point_latest(root, name);
-  sync_folder(root);
-  remove_old(root, keep);
+  on_rank_0([&] {
+    fs::create_directories(root);
+    fs::remove_all(aside);
+    fs::create_directories(aside);
+  });
+  write_tensors(aside + "/tensors.h5", parts.model, parts.parameters, parts.optimizer, world);
+  const std::vector<std::vector<std::int64_t>> expert_counts = all_expert_counts(parts);
+  on_rank_0([&] {
+    write_file(aside + "/config.json", write_hf_config(parts.model, name_of(accumulator_of(parts.parameters.dtype()))).dump(2) + "\n");
+    write_file(aside + "/run.yaml", run_yaml);
+    write_file(state_path(aside), to_json(state, parts.optimizer.steps(), expert_counts).dump(2) + "\n");
+    sync_folder(aside);
+    fs::remove_all(path);
+    fs::rename(aside, path);
+    point_latest(root, name);
+    sync_folder(root);
+    remove_old(root, keep);
+  });
   return path;
 }
 
-TrainingState load_checkpoint(const Context& context, const std::string& path, const CheckpointParts& parts) {
+namespace {
+
+// What a rank reads by itself.
+TrainingState read_checkpoint(const std::string& path, const CheckpointParts& parts) {
   TrainingState state = read_state(path);
   Json json = Json::parse_file(state_path(path));
   JsonView j(json, state_path(path));
-  H5File file = H5File::open(path + "/tensors.h5");
-  read_group(file, kGroups[0], parts.parameters, parts.optimizer.master());
-  read_group(file, kGroups[1], parts.parameters, parts.optimizer.exp_avg());
-  read_group(file, kGroups[2], parts.parameters, parts.optimizer.exp_avg_sq());
-  if (parts.optimizer.master().data != parts.parameters.values().data) convert(context, parts.optimizer.master(), parts.parameters.values());
+  read_tensors(path + "/tensors.h5", parts.parameters, parts.optimizer);
   parts.optimizer.set_steps(j["optimizer_steps"].integer());
   JsonView layers = j["previous_expert_counts"];
   if (layers.size() != parts.router.size()) user_error("{}: {} layers, the model has {}", state_path(path), layers.size(), parts.router.size());
   for (std::size_t i = 0; i < parts.router.size(); ++i) {
     std::vector<std::int64_t>& counts = parts.router[i].previous_counts;
-    if (layers[i].size() != counts.size()) user_error("{}: {} experts, the model has {}", layers[i].where(), layers[i].size(), counts.size());
+    const std::size_t experts = parts.model.is_moe_layer(std::int64_t(i)) ? std::size_t(parts.model.num_experts) : 0;
+    if (layers[i].size() != experts) user_error("{}: {} experts, the model has {}", layers[i].where(), layers[i].size(), experts);
     for (std::size_t e = 0; e < counts.size(); ++e) counts[e] = layers[i][e].integer();
   }
   return state;
 }
 
-void load_weights(const Context& context, const std::string& path, ParameterSet& set) {
-  H5File file = H5File::open(path + "/tensors.h5");
-  DType accumulator = accumulator_of(set.dtype());
-  if (set.dtype() == accumulator) {
-    read_group(file, kGroups[0], set, set.values());
-    return;
-  }
-  Buffer buffer(context.device, std::size_t(set.values().numel()) * size_of(accumulator));
-  Tensor master(buffer.data(), accumulator, set.values().shape);
-  fill(context, master, 0);
-  read_group(file, kGroups[0], set, master);
-  convert(context, master, set.values());
+}  // namespace
+
+TrainingState load_checkpoint(const Context& context, const std::string& path, const CheckpointParts& parts) {
+  TrainingState state;
+  together(parts.mesh.world, [&] { state = read_checkpoint(path, parts); });
+  parts.optimizer.values_from_master(context);
+  ParameterGatherer(parts.mesh, parts.parameters, false).start();
+  return state;
 }
+
+void load_weights(const Context& context, const std::string& path, ParameterSet& set) { read_values(context, path + "/tensors.h5", set); }
 
 TrainingState read_state(const std::string& path) {
   if (!fs::exists(state_path(path))) user_error("{}: no checkpoint here (state.json is missing)", path);

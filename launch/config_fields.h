@@ -10,13 +10,13 @@
 
 namespace af {
 
-struct Range {
+struct Limits {
   double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
   bool low_open = false, high_open = false;  // the bound itself is not allowed
 };
 inline constexpr double kUnbounded = std::numeric_limits<double>::infinity();
-inline constexpr Range kPositive{0, kUnbounded, true, false}, kNotNegative{0, kUnbounded, false, false}, kAtLeastOne{1, kUnbounded, false, false};
-inline constexpr Range kShare{0, 1, false, true};  // [0, 1)
+inline constexpr Limits kPositive{0, kUnbounded, true, false}, kNotNegative{0, kUnbounded, false, false}, kAtLeastOne{1, kUnbounded, false, false};
+inline constexpr Limits kShare{0, 1, false, true};  // [0, 1)
 
 enum class Need { optional, required };
 
@@ -26,16 +26,16 @@ class Fields {
   virtual bool reading() const = 0;
 
   // A value keeps what it was (the default, or that of the section which a stage overrides) where its key is not given.
-  virtual void real(const char* name, double& value, Range range, Need need = Need::optional) = 0;
-  virtual void integer(const char* name, std::int64_t& value, Range range, Need need = Need::optional) = 0;  // 200e9 is one
+  virtual void real(const char* name, double& value, Limits range, Need need = Need::optional) = 0;
+  virtual void integer(const char* name, std::int64_t& value, Limits range, Need need = Need::optional) = 0;  // 200e9 is one
   virtual void boolean(const char* name, bool& value, Need need = Need::optional) = 0;
   virtual void text(const char* name, std::string& value, Need need = Need::optional) = 0;  // printed where not empty
   virtual void integers(const char* name, std::vector<std::int64_t>& values) = 0;
   virtual void words(const char* name, std::vector<std::string>& values, const std::vector<std::string>& choices) = 0;
-  virtual void real_or_auto(const char* name, double& value, Range range) = 0;  // the word `auto` is 0
-  virtual void integer_or_auto(const char* name, std::int64_t& value, Range range) = 0;
-  void real(const char* name, std::optional<double>& value, Range range);  // printed where set
-  void integer(const char* name, std::optional<std::int64_t>& value, Range range);
+  virtual void real_or_auto(const char* name, double& value, Limits range) = 0;  // the word `auto` is 0
+  virtual void integer_or_auto(const char* name, std::int64_t& value, Limits range) = 0;
+  void real(const char* name, std::optional<double>& value, Limits range);  // printed where set
+  void integer(const char* name, std::optional<std::int64_t>& value, Limits range);
   template <class Enum>
   void choice(const char* name, Enum& value, const std::vector<std::pair<const char*, Enum>>& choices);
   virtual void null(const char* name) = 0;                    // the key is null: printed so, or accepted
@@ -65,14 +65,14 @@ class Fields {
   virtual void end_section() = 0;
 };
 
-inline void Fields::real(const char* name, std::optional<double>& value, Range range) {
+inline void Fields::real(const char* name, std::optional<double>& value, Limits range) {
   if (reading() ? !has(name) : !value) return;
   double given = value.value_or(0);
   real(name, given, range);
   value = given;
 }
 
-inline void Fields::integer(const char* name, std::optional<std::int64_t>& value, Range range) {
+inline void Fields::integer(const char* name, std::optional<std::int64_t>& value, Limits range) {
   if (reading() ? !has(name) : !value) return;
   std::int64_t given = value.value_or(0);
   integer(name, given, range);

@@ -14,14 +14,14 @@ namespace af {
 namespace {
 
 // Nothing where every number will do.
-std::string describe_range(const char* before, Range range) {
+std::string describe_range(const char* before, Limits range) {
   const std::string low = fmt::format("{}{} {}", before, range.low_open ? "above" : "at least", range.low);
   const std::string high = fmt::format("{} {}", range.high_open ? "below" : "at most", range.high);
   if (range.low == -kUnbounded) return "";
   return range.high == kUnbounded ? low : low + " and " + high;
 }
 
-bool inside(Range range, double value) {
+bool inside(Limits range, double value) {
   return (range.low_open ? value > range.low : value >= range.low) && (range.high_open ? value < range.high : value <= range.high);
 }
 
@@ -158,7 +158,7 @@ const YamlNode* ConfigReader::scalar(const char* name, Need need, const char* ex
   return nullptr;
 }
 
-bool ConfigReader::parse_real(const YamlNode& node, const std::string& path, Range range, double& value, const char* otherwise) {
+bool ConfigReader::parse_real(const YamlNode& node, const std::string& path, Limits range, double& value, const char* otherwise) {
   double given = 0;
   if (node.kind != YamlNode::Kind::scalar || node.quoted || !to_double(node.text, given) || !inside(range, given)) {
     wrong(node, path, "a number" + describe_range(" ", range) + otherwise);
@@ -168,7 +168,7 @@ bool ConfigReader::parse_real(const YamlNode& node, const std::string& path, Ran
   return true;
 }
 
-bool ConfigReader::parse_integer(const YamlNode& node, const std::string& path, Range range, std::int64_t& value, const char* otherwise) {
+bool ConfigReader::parse_integer(const YamlNode& node, const std::string& path, Limits range, std::int64_t& value, const char* otherwise) {
   double real = 0;
   std::int64_t given = 0;
   const char *begin = node.text.data(), *end = begin + node.text.size();
@@ -186,15 +186,15 @@ bool ConfigReader::parse_integer(const YamlNode& node, const std::string& path, 
   return true;
 }
 
-void ConfigReader::real(const char* name, double& value, Range range, Need need) {
+void ConfigReader::real(const char* name, double& value, Limits range, Need need) {
   if (const YamlNode* node = scalar(name, need, "a number")) parse_real(*node, path_of(name), range, value);
 }
 
-void ConfigReader::integer(const char* name, std::int64_t& value, Range range, Need need) {
+void ConfigReader::integer(const char* name, std::int64_t& value, Limits range, Need need) {
   if (const YamlNode* node = scalar(name, need, "a whole number")) parse_integer(*node, path_of(name), range, value);
 }
 
-void ConfigReader::real_or_auto(const char* name, double& value, Range range) {
+void ConfigReader::real_or_auto(const char* name, double& value, Limits range) {
   const YamlNode* node = scalar(name, Need::optional, "a number, or auto");
   if (node != nullptr && node->text == "auto")
     value = 0;
@@ -202,7 +202,7 @@ void ConfigReader::real_or_auto(const char* name, double& value, Range range) {
     parse_real(*node, path_of(name), range, value, ", or auto");
 }
 
-void ConfigReader::integer_or_auto(const char* name, std::int64_t& value, Range range) {
+void ConfigReader::integer_or_auto(const char* name, std::int64_t& value, Limits range) {
   const YamlNode* node = scalar(name, Need::optional, "a whole number, or auto");
   if (node != nullptr && node->text == "auto")
     value = 0;

@@ -14,14 +14,14 @@ class ConfigReader : public Fields {
 
   using Fields::integer, Fields::real;
   bool reading() const override { return true; }
-  void real(const char* name, double& value, Range range, Need need) override;
-  void integer(const char* name, std::int64_t& value, Range range, Need need) override;
+  void real(const char* name, double& value, Limits range, Need need) override;
+  void integer(const char* name, std::int64_t& value, Limits range, Need need) override;
   void boolean(const char* name, bool& value, Need need) override;
   void text(const char* name, std::string& value, Need need) override;
   void integers(const char* name, std::vector<std::int64_t>& values) override;
   void words(const char* name, std::vector<std::string>& values, const std::vector<std::string>& choices) override;
-  void real_or_auto(const char* name, double& value, Range range) override;
-  void integer_or_auto(const char* name, std::int64_t& value, Range range) override;
+  void real_or_auto(const char* name, double& value, Limits range) override;
+  void integer_or_auto(const char* name, std::int64_t& value, Limits range) override;
   void null(const char* name) override { look(name); }
   void word(const char* name, const char*) override { look(name); }
   bool has(const char* name) override { return look(name) != nullptr; }
@@ -60,8 +60,8 @@ class ConfigReader : public Fields {
   const YamlNode* scalar(const char* name, Need need, const char* expected);
   void missing(const char* name, Need need);
   void wrong(const YamlNode& node, const std::string& path, const std::string& expected);
-  bool parse_real(const YamlNode& node, const std::string& path, Range range, double& value, const char* otherwise = "");
-  bool parse_integer(const YamlNode& node, const std::string& path, Range range, std::int64_t& value, const char* otherwise = "");
+  bool parse_real(const YamlNode& node, const std::string& path, Limits range, double& value, const char* otherwise = "");
+  bool parse_integer(const YamlNode& node, const std::string& path, Limits range, std::int64_t& value, const char* otherwise = "");
   std::string path_of(const char* name) const;
   std::string answer(const Unknown& unknown) const;
 

@@ -14,7 +14,7 @@
 namespace af {
 namespace {
 
-constexpr Range kCount{1, 2147483647};
+constexpr Limits kCount{1, 2147483647};
 
 // null takes the model's rope_scaling away in a stage.
 void describe_rope(Fields& f, RopeSettings& rope) {

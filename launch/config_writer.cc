@@ -41,8 +41,8 @@ void ConfigWriter::put(const std::string& name, const std::string& value) {
   dash_ = false;
 }
 
-void ConfigWriter::real(const char* name, double& value, Range, Need) { put(name, number(value)); }
-void ConfigWriter::integer(const char* name, std::int64_t& value, Range, Need) { put(name, fmt::format("{}", value)); }
+void ConfigWriter::real(const char* name, double& value, Limits, Need) { put(name, number(value)); }
+void ConfigWriter::integer(const char* name, std::int64_t& value, Limits, Need) { put(name, fmt::format("{}", value)); }
 void ConfigWriter::boolean(const char* name, bool& value, Need) { put(name, value ? "true" : "false"); }
 void ConfigWriter::text(const char* name, std::string& value, Need) {
   if (!value.empty()) put(name, quoted(value));
@@ -51,8 +51,8 @@ void ConfigWriter::integers(const char* name, std::vector<std::int64_t>& values)
 void ConfigWriter::words(const char* name, std::vector<std::string>& values, const std::vector<std::string>&) {
   put(name, fmt::format("[{}]", fmt::join(values, ", ")));
 }
-void ConfigWriter::real_or_auto(const char* name, double& value, Range) { put(name, value == 0 ? "auto" : number(value)); }
-void ConfigWriter::integer_or_auto(const char* name, std::int64_t& value, Range) { put(name, value == 0 ? "auto" : fmt::format("{}", value)); }
+void ConfigWriter::real_or_auto(const char* name, double& value, Limits) { put(name, value == 0 ? "auto" : number(value)); }
+void ConfigWriter::integer_or_auto(const char* name, std::int64_t& value, Limits) { put(name, value == 0 ? "auto" : fmt::format("{}", value)); }
 
 void ConfigWriter::begin_section(const char* name, Need) {
   put(name, "");

@@ -10,14 +10,14 @@ class ConfigWriter : public Fields {
 
   using Fields::integer, Fields::real;
   bool reading() const override { return false; }
-  void real(const char* name, double& value, Range, Need) override;
-  void integer(const char* name, std::int64_t& value, Range, Need) override;
+  void real(const char* name, double& value, Limits, Need) override;
+  void integer(const char* name, std::int64_t& value, Limits, Need) override;
   void boolean(const char* name, bool& value, Need) override;
   void text(const char* name, std::string& value, Need) override;
   void integers(const char* name, std::vector<std::int64_t>& values) override;
   void words(const char* name, std::vector<std::string>& values, const std::vector<std::string>& choices) override;
-  void real_or_auto(const char* name, double& value, Range) override;
-  void integer_or_auto(const char* name, std::int64_t& value, Range) override;
+  void real_or_auto(const char* name, double& value, Limits) override;
+  void integer_or_auto(const char* name, std::int64_t& value, Limits) override;
   void null(const char* name) override { put(name, "null"); }
   void word(const char* name, const char* word) override { put(name, word); }
   bool has(const char*) override { return false; }

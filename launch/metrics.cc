@@ -28,7 +28,7 @@ JsonLine to_json(const StepMetrics& step) {
   line.add("tokens_per_second", step.tokens_per_second()).add("tflops_per_gpu", step.tflops_per_gpu());
   if (step.peak_tflops > 0) line.add("mfu", step.mfu());
   line.add("memory_bytes", step.memory_bytes);
-  const CommBytes& comm = step.comm_bytes;
+  const SentBytes& comm = step.comm_bytes;
   line.add("comm_bytes", JsonLine().add("tp", comm.tp).add("cp", comm.cp).add("ep", comm.ep).add("dp", comm.dp).add("pp", comm.pp));
   if (step.tokens_per_expert) {
     const TokensPerExpert& tokens = *step.tokens_per_expert;

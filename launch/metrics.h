@@ -13,7 +13,7 @@ struct TokensPerExpert {  // over all experts of all MoE layers, in this step's 
   double cv = 0;  // standard deviation / mean
 };
 
-struct CommBytes {  // sent by this rank in this step, per kind of group
+struct SentBytes {  // by this rank in this step, per kind of group (experts: etp with ep, edp with dp)
   std::int64_t tp = 0, cp = 0, ep = 0, dp = 0, pp = 0;
 };
 
@@ -36,7 +36,7 @@ struct StepMetrics {
   std::int64_t devices = 1;
   double peak_tflops = 0;  // per device; 0: not known, no MFU
   std::int64_t memory_bytes = 0;
-  CommBytes comm_bytes;
+  SentBytes comm_bytes;
   std::optional<TokensPerExpert> tokens_per_expert;
   std::int64_t skipped = 0, nan = 0;  // 1: this step was skipped; its loss or gradient was not finite
 

@@ -1,7 +1,10 @@
 #include "models/moe.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
+#include "core/ops/elementwise.h"
 #include "core/ops/matmul.h"
 #include "core/ops/moe.h"
 #include "core/ops/swiglu.h"
@@ -9,18 +12,37 @@
 namespace af {
 namespace {
 
-// All experts' matrices one after the other; `projections` of each stacked: gate and up, or down alone.
-Parameter expert_parameter(const ModelConfig& c, std::int64_t layer, const std::string& name, const std::vector<std::string>& projections,
-                           std::int64_t rows, std::int64_t cols) {
+// This rank's experts' matrices one after the other, of each the rows and columns that it has: gate and up stacked, or down alone.
+Parameter expert_parameter(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer, const std::string& name,
+                           const std::vector<std::string>& projections, const Shape& global, Range rows, Range cols) {
+  Range experts = part_of(c.num_experts, parallel.mesh.shape.ep, parallel.mesh.position.ep);
   Parameter p;
   p.name = fmt::format("layers.{}.experts.{}", layer, name);
-  p.shape = {c.num_experts, std::int64_t(projections.size()) * rows, cols};
+  p.shape = {experts.size(), std::int64_t(projections.size()) * rows.size(), cols.size()};
+  p.grid = Grid::expert;
   std::int64_t offset = 0;
-  for (std::int64_t e = 0; e < c.num_experts; ++e)
+  for (std::int64_t e = experts.begin; e < experts.end; ++e)
     for (const std::string& projection : projections) {
-      p.slabs.push_back({fmt::format("model.layers.{}.mlp.experts.{}.{}.weight", layer, e, projection), Shape{rows, cols}, 0, rows, 0, cols, offset});
-      offset += rows * cols;
+      p.slabs.push_back({fmt::format("model.layers.{}.mlp.experts.{}.{}.weight", layer, e, projection), global, rows.begin, rows.size(), cols.begin,
+                         cols.size(), offset});
+      offset += rows.size() * cols.size();
     }
+  return p;
+}
+
+Parameter gate_up_parameter(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer) {
+  Range width = part_of(c.moe_intermediate_size, parallel.mesh.shape.etp, parallel.mesh.position.etp);
+  return expert_parameter(c, parallel, layer, "gate_up", {"gate_proj", "up_proj"}, {c.moe_intermediate_size, c.hidden_size}, width, {0, c.hidden_size});
+}
+
+Parameter down_parameter(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer) {
+  Range width = part_of(c.moe_intermediate_size, parallel.mesh.shape.etp, parallel.mesh.position.etp);
+  return expert_parameter(c, parallel, layer, "down", {"down_proj"}, {c.hidden_size, c.moe_intermediate_size}, {0, c.hidden_size}, width);
+}
+
+Parameter router_parameter(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer) {
+  Parameter p = whole_parameter(fmt::format("layers.{}.router", layer), fmt::format("model.layers.{}.mlp.gate.weight", layer), {c.num_experts, c.hidden_size});
+  parallel.replicate_over_tp(p, Gradients::partial);  // each rank routes its own tokens
   return p;
 }
 
@@ -28,50 +50,107 @@ std::span<const std::int64_t> host_offsets(const Tensor& offsets) { return {offs
 
 }  // namespace
 
-Moe::Moe(const ModelConfig& c, std::int64_t layer, ParameterSet& set)
+Moe::Moe(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer, ParameterSet& set)
     : experts_(c.num_experts),
       top_k_(c.num_experts_per_tok),
       hidden_(c.hidden_size),
-      width_(c.moe_intermediate_size),
+      width_(c.moe_intermediate_size / parallel.mesh.shape.etp),
       norm_topk_(c.norm_topk_prob),
-      router_(set.add(whole_parameter(fmt::format("layers.{}.router", layer), fmt::format("model.layers.{}.mlp.gate.weight", layer),
-                                      {c.num_experts, c.hidden_size}))),
-      gate_up_(set.add(expert_parameter(c, layer, "gate_up", {"gate_proj", "up_proj"}, c.moe_intermediate_size, c.hidden_size))),
-      down_(set.add(expert_parameter(c, layer, "down", {"down_proj"}, c.hidden_size, c.moe_intermediate_size))) {}
+      sharers_(parallel.mesh.tp_cp),
+      tp_(parallel.tensor),
+      dispatcher_(parallel.mesh, c.num_experts),
+      router_(set.add(router_parameter(c, parallel, layer))),
+      gate_up_(set.add(gate_up_parameter(c, parallel, layer))),
+      down_(set.add(down_parameter(c, parallel, layer))) {}
+
+Moe::Offsets Moe::expert_offsets(const Saved& saved) const { return host_offsets(dispatcher_.alone() ? saved.offsets : saved.plan.offsets); }
+
+Range Moe::tokens_of(const Pass& pass, std::int64_t s) const {
+  std::int64_t tokens = pass.batch.positions.numel(), per_sequence = tokens / pass.batch.sequences;
+  std::int64_t first = tp_.first_token(tokens), local = tp_.local_tokens(tokens);
+  return {std::clamp<std::int64_t>(s * per_sequence - first, 0, local), std::clamp<std::int64_t>((s + 1) * per_sequence - first, 0, local)};
+}
+
+void Moe::count_load(const Pass& pass, RouterStatistics& statistics, Saved& saved) const {
+  const Context& c = pass.context;
+  std::int64_t sequences = pass.batch.sequences;
+  saved.counts = pass.keep.tensor({sequences, experts_}, DType::i64);
+  Arena::Scope scope(c.scratch);
+  RouterLoad own{saved.counts, c.scratch.tensor({sequences, experts_}, DType::f64)}, whole = own;
+  if (tp_.sequence_parallel()) {  // a rank's tokens need not begin with a sequence
+    fill(c, own.counts, 0);
+    fill(c, own.prob_sums, 0);
+    for (std::int64_t s = 0; s < sequences; ++s)
+      if (Range t = tokens_of(pass, s); t.size() > 0)
+        expert_load(c, saved.probs.slice_rows(t.begin, t.end), saved.expert.slice_rows(t.begin, t.end), own.counts.slice_rows(s, s + 1),
+                    own.prob_sums.slice_rows(s, s + 1));
+  } else {
+    expert_load(c, saved.probs, saved.expert, own.counts, own.prob_sums);
+  }
+  bool needs_whole = pass.balance.type == BalanceType::aux_loss || pass.balance.type == BalanceType::seq_aux_loss;
+  if (needs_whole && sharers_.size() > 1) {
+    whole = {saved.counts, c.scratch.tensor({sequences, experts_}, DType::f64)};
+    own.counts = c.scratch.tensor({sequences, experts_}, DType::i64);
+    copy_integers(c, whole.counts, own.counts);
+    convert(c, own.prob_sums, whole.prob_sums);
+    Pending counting = sharers_.all_reduce(whole.counts), summing = sharers_.all_reduce(whole.prob_sums);
+    counting.wait();
+    summing.wait();
+  }
+  if (pass.mode == Mode::train)
+    statistics.add(pass.balance, own, whole, sharers_.rank() == 0, saved.log_sum_exp, top_k_, saved.probs.rows() * sharers_.size());
+}
 
 void Moe::route_tokens(const Pass& pass, const Tensor& x, RouterStatistics& statistics, Saved& saved) const {
   const Context& c = pass.context;
-  std::int64_t tokens = x.rows(), rows = tokens * top_k_, sequences = pass.batch.sequences;
+  std::int64_t tokens = x.rows(), choices = tokens * top_k_;
   DType accumulator = accumulator_of(x.dtype);
   saved.probs = pass.keep.tensor({tokens, experts_}, accumulator);
   saved.expert = pass.keep.tensor({tokens, top_k_}, DType::i32);
   saved.weight = pass.keep.tensor({tokens, top_k_}, accumulator);
   saved.log_sum_exp = pass.keep.tensor({tokens}, accumulator);
-  saved.counts = pass.keep.tensor({sequences, experts_}, DType::i64);
-  saved.source = pass.keep.tensor({rows}, DType::i32);
+  saved.source = pass.keep.tensor({choices}, DType::i32);
   saved.position = pass.keep.tensor({tokens, top_k_}, DType::i32);
   saved.offsets = pass.keep.tensor({experts_ + 1}, DType::i64);
-  saved.row_weight = pass.keep.tensor({rows}, accumulator);
-
-  Arena::Scope scope(c.scratch);
-  Tensor logits = c.scratch.tensor({tokens, experts_}, accumulator), prob_sums = c.scratch.tensor({sequences, experts_}, DType::f64);
-  router_.forward(c, x, logits);
-  route(c, logits, int(top_k_), norm_topk_ ? NormTopk::yes : NormTopk::no, saved.probs, saved.expert, saved.weight, saved.log_sum_exp);
-  expert_load(c, saved.probs, saved.expert, saved.counts, prob_sums);
-  if (pass.mode == Mode::train) statistics.add(pass.balance, saved.counts, prob_sums, saved.log_sum_exp, top_k_);
+  {
+    Arena::Scope scope(c.scratch);
+    Tensor logits = c.scratch.tensor({tokens, experts_}, accumulator);
+    router_.forward(c, x, logits);
+    route(c, logits, int(top_k_), norm_topk_ ? NormTopk::yes : NormTopk::no, saved.probs, saved.expert, saved.weight, saved.log_sum_exp);
+  }
+  count_load(pass, statistics, saved);
   permutation(c, saved.expert, experts_, saved.source, saved.position, saved.offsets.as<std::int64_t>());
-  permute_scalars(c, saved.weight, saved.source, saved.row_weight);
+  if (!dispatcher_.alone()) saved.plan = dispatcher_.plan(c, pass.routed, host_offsets(saved.offsets));
+  saved.row_weight = pass.keep.tensor({dispatcher_.alone() ? choices : saved.plan.rows}, accumulator);
+  scalars_to_experts(pass, saved, saved.weight, saved.row_weight);
+}
+
+void Moe::to_experts(const Pass& pass, const Saved& saved, const Tensor& x, const Tensor& out) const {
+  const Context& c = pass.context;
+  if (dispatcher_.alone()) return permute_rows(c, x, saved.source, int(top_k_), out);
+  Arena::Scope scope(c.scratch);
+  Tensor choices = c.scratch.tensor({saved.source.numel(), x.cols()}, x.dtype);
+  permute_rows(c, x, saved.source, int(top_k_), choices);
+  dispatcher_.dispatch(c, saved.plan, choices, out);
+}
+
+void Moe::scalars_to_experts(const Pass& pass, const Saved& saved, const Tensor& weight, const Tensor& out) const {
+  const Context& c = pass.context;
+  if (dispatcher_.alone()) return permute_scalars(c, weight, saved.source, out);
+  Arena::Scope scope(c.scratch);
+  Tensor choices = c.scratch.tensor({saved.source.numel(), 1}, weight.dtype);
+  permute_scalars(c, weight, saved.source, choices);
+  dispatcher_.dispatch(c, saved.plan, choices, out.view({out.numel(), 1}));
 }
 
 // The experts' first half: gather the rows, gate_up, activation.
 void Moe::activate(const Pass& pass, Arena& act_memory, const Tensor& x, Saved& saved) const {
   const Context& c = pass.context;
-  std::int64_t rows = saved.source.numel();
-  saved.x = pass.routed.tensor({rows, hidden_}, x.dtype);
-  saved.gate_up = pass.routed.tensor({rows, 2 * width_}, x.dtype);
-  saved.act = act_memory.tensor({rows, width_}, x.dtype);
-  permute_rows(c, x, saved.source, int(top_k_), saved.x);
-  grouped_matmul(c, saved.x, gate_up_->value, Trans::yes, host_offsets(saved.offsets), saved.gate_up);
+  saved.x = pass.routed.tensor({rows(saved), hidden_}, x.dtype);
+  saved.gate_up = pass.routed.tensor({rows(saved), 2 * width_}, x.dtype);
+  saved.act = act_memory.tensor({rows(saved), width_}, x.dtype);
+  to_experts(pass, saved, x, saved.x);
+  grouped_matmul(c, saved.x, gate_up_->value, Trans::yes, expert_offsets(saved), saved.gate_up);
   swiglu(c, saved.gate_up, saved.row_weight, saved.act);
 }
 
@@ -82,9 +161,13 @@ void Moe::forward(const Pass& outer, const Tensor& x, RouterStatistics& statisti
   route_tokens(pass, x, statistics, saved);
   activate(pass, pass.recompute.moe_act ? c.scratch : pass.routed, x, saved);
   if (!y.empty()) {
-    Tensor expert_out = c.scratch.tensor({saved.act.rows(), hidden_}, x.dtype);
-    grouped_matmul(c, saved.act, down_->value, Trans::yes, host_offsets(saved.offsets), expert_out);
-    unpermute_sum(c, expert_out, saved.position, y, y);
+    Tensor expert_out = c.scratch.tensor({rows(saved), hidden_}, x.dtype), out = expert_out;
+    grouped_matmul(c, saved.act, down_->value, Trans::yes, expert_offsets(saved), expert_out);
+    if (!dispatcher_.alone()) {
+      out = c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype);
+      dispatcher_.combine(c, saved.plan, expert_out, out);
+    }
+    unpermute_sum(c, out, saved.position, y, y);
   }
   if (outer.recompute.moe) saved = {};
   else if (outer.recompute.moe_act) saved.act = {};
@@ -93,42 +176,72 @@ void Moe::forward(const Pass& outer, const Tensor& x, RouterStatistics& statisti
 void Moe::backward(const Pass& pass, const Tensor& dy, const Tensor& x, const RouterStatistics& statistics, const Saved& kept, const Tensor& dx) const {
   const Context& c = pass.context;
   Arena::Scope scope(c.scratch);
+  Arena& lasting = pass.lasting();
   Saved saved = kept;
   if (saved.empty()) {
-    Pass again = pass.in_scratch(Mode::recompute);
     RouterStatistics unused;  // Mode::recompute counts nothing
-    route_tokens(again, x, unused, saved);
-    activate(again, c.scratch, x, saved);
+    route_tokens(pass.again(), x, unused, saved);
+    activate(pass.again(), lasting, x, saved);
   }
   if (saved.act.empty()) {
-    saved.act = c.scratch.tensor({saved.gate_up.rows(), width_}, x.dtype);
+    saved.act = lasting.tensor({rows(saved), width_}, x.dtype);
     swiglu(c, saved.gate_up, saved.row_weight, saved.act);
   }
-  std::int64_t tokens = x.rows(), rows = saved.source.numel();
   DType accumulator = accumulator_of(x.dtype);
-  std::span<const std::int64_t> offsets = host_offsets(saved.offsets);
+  Offsets offsets = expert_offsets(saved);
 
   // Down projection and activation; the router's weight is a factor of the activation.
-  Tensor d_out = c.scratch.tensor({rows, hidden_}, x.dtype), d_act = c.scratch.tensor({rows, width_}, x.dtype);
-  permute_rows(c, dy, saved.source, int(top_k_), d_out);
+  Tensor d_out = lasting.tensor({rows(saved), hidden_}, x.dtype), d_act = c.scratch.tensor({rows(saved), width_}, x.dtype);
+  to_experts(pass, saved, dy, d_out);
   grouped_matmul(c, d_out, down_->value, Trans::no, offsets, d_act);
-  grouped_matmul_weight_gradient(c, d_out, saved.act, offsets, down_->gradient);
-  Tensor d_gate_up = saved.gate_up, d_row_weight = c.scratch.tensor({rows}, accumulator);  // in place: gate_up has served
+  if (pass.delayed) pass.delayed->add(down_, d_out, saved.act, offsets);
+  else grouped_matmul_weight_gradient(c, d_out, saved.act, offsets, down_->gradient);
+  Tensor d_gate_up = saved.gate_up, d_row_weight = c.scratch.tensor({rows(saved)}, accumulator);  // in place: gate_up has served
   swiglu_backward(c, d_act, saved.gate_up, saved.row_weight, d_gate_up, d_row_weight);
 
-  // Gate and up projections, back to token order. d_out has served: its memory takes d x.
-  grouped_matmul(c, d_gate_up, gate_up_->value, Trans::no, offsets, d_out);
-  grouped_matmul_weight_gradient(c, d_gate_up, saved.x, offsets, gate_up_->gradient);
-  unpermute_sum(c, d_out, saved.position, {}, dx);
+  // Gate and up projections, back to token order: the rows travel while the weight gradient is computed.
+  Tensor d_rows = pass.delayed ? c.scratch.tensor(d_out.shape, x.dtype) : d_out, d_choices = d_rows;  // d_out has served
+  grouped_matmul(c, d_gate_up, gate_up_->value, Trans::no, offsets, d_rows);
+  Pending travelling;
+  if (!dispatcher_.alone()) {
+    d_choices = c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype);
+    travelling = dispatcher_.start_combine(c, c.scratch, saved.plan, d_rows, d_choices);
+  }
+  if (pass.delayed) pass.delayed->add(gate_up_, d_gate_up, saved.x, offsets);
+  else grouped_matmul_weight_gradient(c, d_gate_up, saved.x, offsets, gate_up_->gradient);
+  travelling.wait();
+  unpermute_sum(c, d_choices, saved.position, {}, dx);
+  router_backward(pass, d_row_weight, x, statistics, saved, dx);
+}
 
-  // Router: from the weights, the balance loss and the z-loss.
-  Tensor d_weight = c.scratch.tensor({tokens, top_k_}, accumulator), d_logits = c.scratch.tensor({tokens, experts_}, accumulator);
-  Tensor d_probs = c.scratch.tensor(saved.counts.shape, accumulator);
-  unpermute_scalars(c, d_row_weight, saved.position, d_weight);
-  balance_gradient(pass.balance, statistics, saved.counts, tokens, top_k_, pass.micro_batches, d_probs);
-  double z_scale = pass.balance.z_loss_coeff / (double(tokens) * double(pass.micro_batches));
-  RouteBackward p{saved.probs, saved.expert, saved.weight, saved.log_sum_exp, norm_topk_ ? NormTopk::yes : NormTopk::no, d_probs, z_scale};
-  route_backward(c, d_weight, p, d_logits);
+// dx += the router's part: from the experts' weights, the balance loss and the z-loss.
+void Moe::router_backward(const Pass& pass, const Tensor& d_row_weight, const Tensor& x, const RouterStatistics& statistics, const Saved& saved,
+                          const Tensor& dx) const {
+  const Context& c = pass.context;
+  std::int64_t tokens = x.rows(), all_tokens = tokens * sharers_.size();
+  DType accumulator = accumulator_of(x.dtype);
+  Tensor d_weight = c.scratch.tensor({tokens, top_k_}, accumulator), d_probs = c.scratch.tensor(saved.counts.shape, accumulator);
+  Tensor d_logits = c.scratch.tensor({tokens, experts_}, accumulator), d_choices = d_row_weight;
+  if (!dispatcher_.alone()) {
+    d_choices = c.scratch.tensor({saved.source.numel()}, accumulator);
+    dispatcher_.combine(c, saved.plan, d_row_weight.view({rows(saved), 1}), d_choices.view({saved.source.numel(), 1}));
+  }
+  unpermute_scalars(c, d_choices, saved.position, d_weight);
+  balance_gradient(pass.balance, statistics, saved.counts, all_tokens, top_k_, pass.micro_batches, d_probs);
+  double z_scale = pass.balance.z_loss_coeff / (double(all_tokens) * double(pass.micro_batches));
+  NormTopk norm = norm_topk_ ? NormTopk::yes : NormTopk::no;
+  if (tp_.sequence_parallel()) {
+    for (std::int64_t s = 0; s < pass.batch.sequences; ++s) {
+      Range t = tokens_of(pass, s);
+      auto part = [&](const Tensor& tensor) { return tensor.slice_rows(t.begin, t.end); };
+      if (t.size() > 0)
+        route_backward(c, part(d_weight),
+                       {part(saved.probs), part(saved.expert), part(saved.weight), part(saved.log_sum_exp), norm, d_probs.slice_rows(s, s + 1), z_scale},
+                       part(d_logits));
+    }
+  } else {
+    route_backward(c, d_weight, {saved.probs, saved.expert, saved.weight, saved.log_sum_exp, norm, d_probs, z_scale}, d_logits);
+  }
   router_.backward_input(c, d_logits, dx, Accumulate::yes);
   router_.backward_weight(c, d_logits, x);
 }

@@ -1,6 +1,8 @@
 // What a forward or backward pass of one micro-batch needs beside its input.
 // Letters: T tokens of the micro-batch, H hidden_size, D head_dim, Hq/Hkv heads, F an MLP's intermediate size, E experts,
-// k experts per token, R = T k routed rows, V vocabulary, S sequences.
+// k experts per token, R = T k routed rows, N rows for this rank's experts, V vocabulary, S sequences. T counts the tokens that this
+// rank's attention sees (1/CP of the micro-batch); the residual stream has T_local of them (T / TP with sequence parallelism). Heads
+// and widths are this rank's.
 #pragma once
 #include <span>
 #include <vector>
@@ -8,6 +10,9 @@
 #include "core/memory.h"
 #include "core/ops/attention.h"
 #include "parallel/balance.h"
+#include "parallel/context_parallel.h"
+#include "parallel/data_parallel.h"
+#include "parallel/delayed_gradients.h"
 
 namespace af {
 
@@ -15,7 +20,8 @@ namespace af {
 struct MicroBatch {
   Tensor tokens, targets, positions;            // [T] int32; target -1: not counted
   std::int64_t sequences = 1;                   // S
-  std::span<const AttentionSegment> documents;  // one per document
+  std::span<const AttentionSegment> documents;  // one per document; with context parallelism one per piece of it, keys as in `context`
+  const ContextPlan* context = nullptr;         // context parallelism: which keys move
 };
 
 // Recomputation (Megatron's names). A module named here keeps less for the backward and computes it again, bit-equal.
@@ -46,10 +52,20 @@ struct Pass {
   Mode mode = Mode::train;
   const RecomputeSettings& recompute;
   const BalanceSettings& balance;
-  std::int64_t micro_batches = 1;  // of the global batch: the balance losses are averaged over them
+  std::int64_t micro_batches = 1;         // of the global batch: the balance losses are averaged over them
+  ParameterGatherer* gatherer = nullptr;  // whose values come while the forward goes on
+  GradientReducer* reducer = nullptr;     // the last micro-batch: is told which gradients are complete
+  DelayedGradients* delayed = nullptr;    // zero bubble: takes the weight gradients of this backward
 
+  Pass with(Arena& keep_in, Arena& routed_in, Mode other) const {
+    return {context, batch, keep_in, routed_in, other, recompute, balance, micro_batches, gatherer, reducer, delayed};
+  }
+  // Memory for what a weight gradient needs: scratch, or the slot's own where it is delayed.
+  Arena& lasting() const { return delayed ? keep : context.scratch; }
   // The same pass with what it keeps in scratch memory: for what a module computes again within one call.
-  Pass in_scratch(Mode other) const { return {context, batch, context.scratch, context.scratch, other, recompute, balance, micro_batches}; }
+  Pass in_scratch(Mode other) const { return with(context.scratch, context.scratch, other); }
+  // For what a backward computes again.
+  Pass again() const { return with(lasting(), lasting(), Mode::recompute); }
 };
 
 }  // namespace af

@@ -20,30 +20,54 @@ double share(const BalanceSettings& settings, const RouterStatistics& statistics
 
 RouterStatistics::RouterStatistics(std::int64_t num_experts) : previous_counts(num_experts), counts(num_experts), prob_sums(num_experts) {}
 
-void RouterStatistics::add(const BalanceSettings& settings, const Tensor& counts_, const Tensor& prob_sums_, const Tensor& log_sum_exp,
-                           std::int64_t top_k) {
-  const std::int64_t* n = counts_.as<std::int64_t>();
-  const double* p = prob_sums_.as<double>();
-  std::int64_t sequences = counts_.rows(), experts = counts_.cols(), micro_tokens = log_sum_exp.rows();
-  double loss = 0;
-  for (std::int64_t s = 0; s < sequences; ++s)
-    for (std::int64_t e = 0; e < experts; ++e) {
-      counts[e] += n[s * experts + e];
-      prob_sums[e] += p[s * experts + e];
-      // sum over s of f P / S, with P = sum of probs of s * S / T
-      loss += share(settings, *this, n, sequences, experts, micro_tokens, top_k, s, e) * p[s * experts + e] / double(micro_tokens);
-    }
-  if (settings.type != BalanceType::none) balance_loss_sum += settings.aux_loss_coeff * double(experts) * loss;
+void RouterStatistics::add(const BalanceSettings& settings, const RouterLoad& own, const RouterLoad& whole, bool speaks, const Tensor& log_sum_exp,
+                           std::int64_t top_k, std::int64_t micro_tokens) {
+  std::int64_t sequences = own.counts.rows(), experts = own.counts.cols(), own_tokens = log_sum_exp.rows();
+  for (std::int64_t i = 0; i < sequences * experts; ++i) {
+    counts[std::size_t(i % experts)] += own.counts.as<std::int64_t>()[i];
+    prob_sums[std::size_t(i % experts)] += own.prob_sums.as<double>()[i];
+  }
+  // sum over s of f P / S, with P = sum of probs of s * S / T; with the previous step's f it is linear in P: each rank adds its own.
+  bool linear = settings.type == BalanceType::global_aux_loss;
+  if (settings.type != BalanceType::none && (linear || speaks)) {
+    const RouterLoad& load = linear ? own : whole;
+    const std::int64_t* n = load.counts.as<std::int64_t>();
+    double loss = 0;
+    for (std::int64_t s = 0; s < sequences; ++s)
+      for (std::int64_t e = 0; e < experts; ++e)
+        loss += share(settings, *this, n, sequences, experts, micro_tokens, top_k, s, e) * load.prob_sums.as<double>()[s * experts + e] / double(micro_tokens);
+    balance_loss_sum += settings.aux_loss_coeff * double(experts) * loss;
+  }
   if (settings.z_loss_coeff != 0) {  // mean of lse^2
     double squares = 0;
-    for (std::int64_t t = 0; t < micro_tokens; ++t) {
+    for (std::int64_t t = 0; t < own_tokens; ++t) {
       double lse = log_sum_exp.dtype == DType::f64 ? log_sum_exp.as<double>()[t] : double(log_sum_exp.as<float>()[t]);
       squares += lse * lse;
     }
     z_loss_sum += settings.z_loss_coeff * squares / double(micro_tokens);
   }
-  tokens += micro_tokens;
-  ++micro_batches;
+  tokens += double(own_tokens);
+  micro_batches += double(own_tokens) / double(micro_tokens);
+}
+
+void reduce_over(const Comm& stage, std::vector<RouterStatistics>& layers) {
+  if (stage.size() == 1) return;
+  std::vector<double> numbers;  // counts are exact in fp64
+  for (const RouterStatistics& layer : layers) {
+    if (layer.counts.empty()) continue;
+    numbers.insert(numbers.end(), layer.counts.begin(), layer.counts.end());
+    numbers.insert(numbers.end(), layer.prob_sums.begin(), layer.prob_sums.end());
+    numbers.insert(numbers.end(), {layer.balance_loss_sum, layer.z_loss_sum, layer.tokens, layer.micro_batches});
+  }
+  if (numbers.empty()) return;
+  stage.all_reduce(Tensor(numbers.data(), DType::f64, {std::int64_t(numbers.size())})).wait();
+  const double* next = numbers.data();
+  for (RouterStatistics& layer : layers) {
+    if (layer.counts.empty()) continue;
+    for (std::int64_t& n : layer.counts) n = std::int64_t(*next++);
+    for (double& p : layer.prob_sums) p = *next++;
+    for (double* value : {&layer.balance_loss_sum, &layer.z_loss_sum, &layer.tokens, &layer.micro_batches}) *value = *next++;
+  }
 }
 
 void RouterStatistics::end_step() {

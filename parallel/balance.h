@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/memory.h"
+#include "parallel/comm.h"
 
 namespace af {
 
@@ -20,11 +21,18 @@ struct BalanceSettings {
   double z_loss_coeff = 0;
 };
 
+// What expert_load() (core/ops/moe.h) finds for S sequences: choices per expert [S, E] int64, and sums of probabilities [S, E] fp64.
+struct RouterLoad {
+  Tensor counts, prob_sums;
+};
+
 // What one MoE layer remembers over the micro-batches of a step, and from the step before (kept in checkpoints).
 struct RouterStatistics {
   explicit RouterStatistics(std::int64_t num_experts = 0);
-  // Adds what expert_load() (core/ops/moe.h) found for S sequences of T / S tokens, and the router's log-sum-exps.
-  void add(const BalanceSettings& settings, const Tensor& counts, const Tensor& prob_sums, const Tensor& log_sum_exp, std::int64_t top_k);
+  // Adds a micro-batch: `own`, the load of this rank's tokens with their log-sum-exps; `whole`, that of all `tokens` of the micro-batch
+  // (aux_loss and seq_aux_loss), whose loss is counted where `speaks`: on one of the ranks that share the micro-batch.
+  void add(const BalanceSettings& settings, const RouterLoad& own, const RouterLoad& whole, bool speaks, const Tensor& log_sum_exp, std::int64_t top_k,
+           std::int64_t tokens);
   void end_step();  // the current counts become the previous ones; sums begin again
 
   std::vector<std::int64_t> previous_counts;  // [E]; all zero: no step yet, f is uniform
@@ -32,12 +40,15 @@ struct RouterStatistics {
   std::vector<double> prob_sums;              // [E] of this step so far
   double balance_loss_sum = 0;                // over micro-batches, coefficient included
   double z_loss_sum = 0;                      // likewise
-  std::int64_t tokens = 0, micro_batches = 0;
+  double tokens = 0, micro_batches = 0;       // the latter in parts of 1 / (ranks that share a micro-batch), so that sums over ranks count it once
 
   double previous_share(std::int64_t expert) const;  // f_e of the previous step
   // coeff * E * sum f P of the whole step so far, with the f that belongs to it.
   double loss_with_current_counts(const BalanceSettings& settings) const;
 };
+
+// Adds up what the ranks of `stage` counted in this step, so that all know the global batch's. Collective.
+void reduce_over(const Comm& stage, std::vector<RouterStatistics>& layers);
 
 // d_probs [S, E] (accumulator type): what the loss adds to the gradient of each token's probabilities, per sequence;
 // counts [S, E] int64 of the micro-batch, `tokens` in it, `micro_batches` in the global batch.

@@ -1,4 +1,6 @@
-// AdamW over the flat buffers of a ParameterSet, with clipping by the global gradient norm.
+// AdamW over this rank's share of a ParameterSet (ZeRO-1: master weights and moments exist nowhere else), with clipping by
+// the global gradient norm. The gradients of the share must be complete (GradientReducer, data_parallel.h), and the other
+// ranks get the new values afterwards (ParameterGatherer); with one rank neither has anything to do.
 #pragma once
 #include "core/memory.h"
 #include "parallel/parameter_set.h"
@@ -11,30 +13,46 @@ struct OptimizerSettings {
 };
 
 struct OptimizerResult {
-  double grad_norm = 0;    // before clipping
-  bool skipped = false;    // a gradient was not finite: nothing was changed
+  double grad_norm = 0;    // before clipping; of the whole model, the same on every rank
+  bool skipped = false;    // a gradient was not finite, on any rank: nothing was changed on any
 };
+
+enum class OptimizerState { master, exp_avg, exp_avg_sq };
 
 class Optimizer {
  public:
-  Optimizer(const Device& device, ParameterSet& set);
+  // Memory of the state: at once (zero, masters the values as they are), or bucket by bucket with allocate() (placement.h).
+  enum class Memory { now, later };
+  Optimizer(const Device& device, ParameterSet& set, const Comm& world = {}, Memory memory = Memory::now);
   // Takes the values as they are now for the master weights: after initialisation or import.
   void reset_master(const Context& context);
-  // One step with the set's gradients, which are zeroed afterwards.
+  // The other way round: values of the share from the masters, to be gathered. After the masters were loaded.
+  void values_from_master(const Context& context);
+  // One step with the set's gradients, which are zeroed afterwards. Collective over world, as params_norm().
   OptimizerResult step(const Context& context, const OptimizerSettings& settings, double lr);
   double params_norm(const Context& context) const;
 
-  // State, flat with the set's offsets, in the accumulator type; for checkpoints.
   std::int64_t steps() const { return steps_; }
   void set_steps(std::int64_t steps) { steps_ = steps; }
-  const Tensor& master() const { return master_; }  // the set's values themselves where these are of that type
-  const Tensor& exp_avg() const { return exp_avg_; }
-  const Tensor& exp_avg_sq() const { return exp_avg_sq_; }
+  // State of the share of set.buckets()[bucket], flat, in the accumulator type. Masters are the set's values themselves
+  // where these are of that type.
+  const Tensor& state(OptimizerState state, int bucket) const { return shares_[std::size_t(bucket)].state[int(state)]; }
+  void allocate(int bucket);
+  void release(int bucket);
+  bool allocated(int bucket) const { return !shares_[std::size_t(bucket)].state[0].empty(); }
 
  private:
+  struct BucketShare {
+    Buffer buffer;
+    Tensor state[3];
+  };
+  double sum_of_squares_counted(const Context& context, const Parameter& p, const Tensor& share) const;
+  double over_world(double sum) const;
+
+  Device device_;
   ParameterSet& set_;
-  Buffer master_buffer_, exp_avg_buffer_, exp_avg_sq_buffer_;
-  Tensor master_, exp_avg_, exp_avg_sq_;
+  Comm world_;
+  std::vector<BucketShare> shares_;
   std::int64_t steps_ = 0;
 };
 

@@ -7,42 +7,101 @@
 
 namespace af {
 namespace {
+
 constexpr std::int64_t kLine = 64 / 2;  // elements on a 64-byte line of the smallest type
+
+std::int64_t rounded_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
+
+// The sum over stages comes when both have done their last backward: nothing else should wait for it.
+bool is_tied(const Parameter& p) {
+  for (const ReplicatedRange& range : p.replicated)
+    if (range.group.size() > 1 && range.group.axis() == Axis::pp) return true;
+  return false;
 }
 
+}  // namespace
+
+Sharding sharding_of(const Mesh& mesh) { return {mesh.dp_cp.size(), mesh.dp_cp.rank(), mesh.edp.size(), mesh.edp.rank()}; }
+
 Parameter* ParameterSet::add(Parameter parameter) {
-  AF_CHECK(values_.empty(), "{} was added after the buffers were laid out", parameter.name);
+  AF_CHECK(buckets_.empty(), "{} was added after the buffers were laid out", parameter.name);
   parameters_.push_back(std::move(parameter));
   return &parameters_.back();
 }
 
-void ParameterSet::allocate() {
-  std::int64_t padded = 0;
-  for (const Parameter& p : parameters_) padded += (p.numel() + kLine - 1) / kLine * kLine;
-  DType accumulator = accumulator_of(dtype_);
-  value_buffer_ = Buffer(device_, std::size_t(padded) * size_of(dtype_));
-  gradient_buffer_ = Buffer(device_, std::size_t(padded) * size_of(accumulator));
-  values_ = Tensor(value_buffer_.data(), dtype_, {padded});
-  gradients_ = Tensor(gradient_buffer_.data(), accumulator, {padded});
-  Arena scratch(device_, "parameter set");
-  fill(Context{device_, scratch}, values_, 0);
-  fill(Context{device_, scratch}, gradients_, 0);
-  std::int64_t begin = 0;
-  for (Parameter& p : parameters_) {
-    p.value = values_.slice_rows(begin, begin + p.numel()).view(p.shape);
-    p.gradient = gradients_.slice_rows(begin, begin + p.numel()).view(p.shape);
-    begin += (p.numel() + kLine - 1) / kLine * kLine;
+void ParameterSet::lay_out(const Sharding& sharding) {
+  AF_CHECK(buckets_.empty(), "parameters are laid out once");
+  std::int64_t at = 0;
+  for (Grid grid : {Grid::dense, Grid::expert}) {
+    const int ranks = grid == Grid::dense ? sharding.dense_ranks : sharding.expert_ranks, rank = grid == Grid::dense ? sharding.dense_rank : sharding.expert_rank;
+    Bucket bucket{grid, ranks, rank, at, at, {}};
+    auto close = [&] {
+      if (bucket.parameters.empty()) return;
+      at = bucket.end = bucket.begin + rounded_up(at - bucket.begin, ranks * kLine);
+      buckets_.push_back(std::exchange(bucket, {grid, ranks, rank, at, at, {}}));
+    };
+    for (const Parameter& p : parameters_) {
+      if (p.grid != grid) continue;
+      if (is_tied(p) || bucket.tied || at - bucket.begin >= sharding.bucket_numel) close();
+      bucket.parameters.push_back(&p);
+      bucket.tied = is_tied(p);
+      places_[&p] = {at, int(buckets_.size())};
+      at += rounded_up(p.numel(), kLine);
+    }
+    close();
   }
+  padded_ = at;
 }
 
-std::int64_t ParameterSet::begin_of(const Parameter& parameter) const {
-  return (static_cast<const char*>(parameter.value.data) - static_cast<const char*>(values_.data)) / std::int64_t(size_of(dtype_));
+void ParameterSet::allocate(const Sharding& sharding) {
+  allocate_values(sharding);
+  allocate_gradients();
+}
+
+void ParameterSet::allocate_values(const Sharding& sharding) {
+  lay_out(sharding);
+  value_buffer_ = Buffer(device_, std::size_t(padded_) * size_of(dtype_));
+  values_ = Tensor(value_buffer_.data(), dtype_, {padded_});
+  Arena scratch(device_, "parameter set");
+  fill(Context{device_, scratch}, values_, 0);
+  for (Parameter& p : parameters_) p.value = values_.slice_rows(begin_of(p), begin_of(p) + p.numel()).view(p.shape);
+}
+
+void ParameterSet::allocate_gradients() {
+  DType accumulator = accumulator_of(dtype_);
+  gradient_buffer_ = Buffer(device_, std::size_t(padded_) * size_of(accumulator));
+  gradients_ = Tensor(gradient_buffer_.data(), accumulator, {padded_});
+  Arena scratch(device_, "parameter set");
+  fill(Context{device_, scratch}, gradients_, 0);
+  for (Parameter& p : parameters_) p.gradient = gradients_.slice_rows(begin_of(p), begin_of(p) + p.numel()).view(p.shape);
+}
+
+void ParameterSet::release_values() {
+  for (Parameter& p : parameters_) p.value = {};
+  values_ = {};
+  value_buffer_ = {};
+}
+
+void ParameterSet::release_gradients() {
+  for (Parameter& p : parameters_) p.gradient = {};
+  gradients_ = {};
+  gradient_buffer_ = {};
 }
 
 std::int64_t ParameterSet::numel() const {
   std::int64_t n = 0;
   for (const Parameter& p : parameters_) n += p.numel();
   return n;
+}
+
+std::int64_t ParameterSet::end_of(const Parameter& p) const { return begin_of(p) + rounded_up(p.numel(), kLine); }
+
+ParameterSet::Share ParameterSet::share_of(const Parameter& p) const {
+  const Place place = places_.at(&p);
+  const Bucket& bucket = buckets_[std::size_t(place.bucket)];
+  const std::int64_t begin = std::max(place.begin, bucket.share_begin()), end = std::min(place.begin + p.numel(), bucket.share_end());
+  if (begin >= end) return {0, 0, 0, place.bucket};
+  return {begin - place.begin, end - place.begin, begin - bucket.share_begin(), place.bucket};
 }
 
 Tensor slab_view(const Slab& slab, const Tensor& flat) {

@@ -117,6 +117,12 @@ double sum_of(const Context& context, const Tensor& x, F f) {
   copy_to_host(context.device, &sum, total.data, sizeof sum);
   return sum;
 }
+template <class I>
+struct CopyIntegers {
+  const I* from;
+  I* to;
+  AF_HD void operator()(i64 i) const { to[i] = from[i]; }
+};
 }  // namespace
 
 void fill(const Context& context, const Tensor& x, double value) {
@@ -140,6 +146,12 @@ void convert(const Context& context, const Tensor& from, const Tensor& to) {
       for_each_row(context.device, layout.rows, layout.cols, Convert<From, To>{layout.of<const From>(from), layout.of<To>(to)});
     });
   });
+}
+
+void copy_integers(const Context& context, const Tensor& from, const Tensor& to) {
+  AF_CHECK(from.numel() == to.numel() && from.contiguous() && to.contiguous(), "copy_integers: {} to {}", from.shape.str(), to.shape.str());
+  if (from.dtype == DType::i64) for_each(context.device, from.numel(), CopyIntegers<i64>{from.as<const i64>(), to.as<i64>()});
+  else for_each(context.device, from.numel(), CopyIntegers<std::int32_t>{from.as<const std::int32_t>(), to.as<std::int32_t>()});
 }
 
 void add(const Context& context, const Tensor& a, const Tensor& b, const Tensor& out) {

@@ -82,7 +82,7 @@ struct TestRope {
 TEST(Gradient, Attention) {
   ModelConfig config = tiny_config();
   ModuleTest t;
-  Attention module(config, 0, t.set);
+  Attention module(config, {}, 0, t.set);
   t.start();
   TestRope rope(t.context, config);
   Attention::Saved saved;
@@ -99,7 +99,7 @@ TEST(Gradient, Attention) {
 
 TEST(Gradient, DenseMlp) {
   ModuleTest t;
-  Mlp module(tiny_config(false), 0, t.set);
+  Mlp module(tiny_config(false), {}, 0, t.set);
   t.start();
   Mlp::Saved saved;
   auto forward = [&] {
@@ -125,7 +125,7 @@ TEST_P(MoeGradient, MatchesDifferences) {
   config.norm_topk_prob = GetParam().norm_topk;
   ModuleTest t;
   t.balance = {GetParam().type, 0.7, GetParam().z};
-  Moe module(config, 0, t.set);
+  Moe module(config, {}, 0, t.set);
   t.start();
   Moe::Saved saved;
   RouterStatistics statistics(config.num_experts);

@@ -1,0 +1,100 @@
+// A rank's part of a model in a layout, with everything that a training step does to it: the virtual stages, their parameters and
+// optimizer state, the schedule, and the reductions between ranks. One rank is a layout like any other.
+#pragma once
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "launch/global_batch.h"
+#include "models/qwen3.h"
+#include "parallel/data_parallel.h"
+#include "parallel/optimizer.h"
+#include "parallel/pipeline_executor.h"
+
+namespace af {
+
+// How a model is cut and run.
+struct ParallelLayout {
+  MeshShape mesh;
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
+  int virtual_size = 1;
+  std::string pipeline_layout;  // empty: even
+  bool overlap_grad_reduce = true, overlap_param_gather = true;
+  std::int64_t bucket_numel = Sharding{}.bucket_numel;
+};
+
+// What of a stage's settings a step needs.
+struct StepSettings {
+  const RecomputeSettings& recompute;
+  const BalanceSettings& balance;
+};
+
+struct StepLoss {
+  double lm_loss = 0;             // of the global batch
+  std::int64_t counted_targets = 0;
+  double sum_squared_lengths = 0;  // of the global batch's documents
+};
+
+class ParallelModel {
+ public:
+  // Collective over world. Parameters are allocated, values zero.
+  ParallelModel(const ModelConfig& config, const Device& device, DType dtype, const ParallelLayout& layout, const Comm& world);
+
+  const Mesh& mesh() const { return mesh_; }
+  const ModelConfig& config() const { return config_; }
+  ParameterSet& parameters() { return parameters_; }
+  Optimizer& optimizer() { return optimizer_; }
+  ParameterGatherer& gatherer() { return gatherer_; }
+  Context& context() { return context_; }
+
+  // RoPE and memory for micro-batches of the given size from now on.
+  void begin_stage(const RopeSettings& rope, std::int64_t seq_length, std::int64_t micro_batch_size, std::int64_t micro_batches,
+                   const RecomputeSettings& recompute);
+  // Forward and backward of the global batch, of which `batch` is this rank's share: its gradients are complete on return. Collective.
+  StepLoss forward_backward(const GlobalBatch& batch, const StepSettings& settings);
+  // Ends the step that forward_backward() began: the optimizer, and new values on their way to all. Collective.
+  OptimizerResult update(const OptimizerSettings& settings, double lr);
+  // token_loss [T_local] of the micro-batch on the ranks of the last stage. Collective over a pipeline.
+  void evaluate(const MicroBatch& batch, const StepSettings& settings, const Tensor& token_loss);
+  bool has_head() const { return mesh_.last_stage(); }
+  std::int64_t local_tokens(const MicroBatch& batch) const { return chunks_.front().model.local_tokens(batch); }
+
+  // Of every layer of the model, on every rank; with the counts of the whole global batch after forward_backward().
+  const std::vector<RouterStatistics>& router_statistics() const { return router_; }
+  void end_router_step();                                                     // counts become the previous ones
+  void set_previous_counts(std::size_t layer, const std::vector<std::int64_t>& counts);  // from a checkpoint
+  double idle_share() const { return executor_ ? executor_->idle_share() : 0; }
+  const PipelineExecutor& executor() const { return *executor_; }
+
+ private:
+  struct Chunk {
+    Qwen3Model model;
+    std::deque<Qwen3Model::Saved> slots;          // one per micro-batch in flight
+    std::vector<Qwen3Model::Saved*> free, of;     // of: by micro-batch
+  };
+  class Step;  // one forward_backward() under way
+
+  static std::deque<Chunk> make_chunks(const ModelConfig& config, const Device& device, ParameterSet& set, const ModelParallel& parallel,
+                                       const ParallelLayout& layout);
+  Chunk& chunk_of(std::size_t layer);
+  void gather_router();
+
+  ModelConfig config_;
+  Device device_;
+  ParallelLayout layout_;
+  Mesh mesh_;
+  ModelParallel parallel_;
+  Arena scratch_;
+  Context context_;
+  ParameterSet parameters_;
+  std::deque<Chunk> chunks_;
+  Optimizer optimizer_;
+  GradientReducer reducer_;
+  ParameterGatherer gatherer_;
+  std::optional<PipelineExecutor> executor_;
+  std::size_t routed_limit_ = 0;
+  std::vector<RouterStatistics> router_;
+  std::vector<double> losses_;  // of each micro-batch
+};
+
+}  // namespace af
