@@ -25,7 +25,7 @@ const Rgb kForward = {0x9e, 0xc9, 0xf5}, kBackward = {0xa6, 0xdb, 0xa0}, kInput 
 
 std::string colour(const ScheduleShape& shape, Action::Kind kind, int chunk) {
   const Rgb c = kind == Action::forward ? kForward : kind == Action::backward ? kBackward : kind == Action::backward_input ? kInput : kWeight;
-  const double light = 1 - 0.45 * chunk / std::max(1, shape.virtual_size - 1);  // black text stays readable
+  const double light = 1 - 0.3 * chunk / std::max(1, shape.virtual_size - 1);  // black text stays readable
   return fmt::format("#{:02x}{:02x}{:02x}", int(c.r * light), int(c.g * light), int(c.b * light));
 }
 
@@ -68,7 +68,7 @@ std::string draw_svg(const ScheduleShape& shape, const Simulation& simulation, i
       "micro-batches; "
       "makespan {7:.4g}</text>\n<text x=\"{8}\" y=\"{9}\">idle</text>\n",
       width, top + ranks * row + 40, left, name_of(shape.kind), ranks, shape.virtual_size, shape.micro_batches, simulation.makespan,
-      width - right + 10, top - 6);
+      width - right + 10, top - 6, shape.virtual_size == 1 ? "" : "s");
   for (int r = 0; r < ranks; ++r) {
     const int y = top + r * row;
     svg += fmt::format("<text x=\"8\" y=\"{}\">rank {}</text>\n<rect x=\"{}\" y=\"{}\" width=\"{:.2f}\" height=\"{}\" fill=\"#eeeeee\"/>\n", y + 16,

@@ -161,6 +161,27 @@ std::string problem_of(const ScheduleShape& shape, const Orders& orders) {
   return "";
 }
 
+StageCosts& StageCosts::operator+=(const StageCosts& other) {
+  forward += other.forward, backward_input += other.backward_input, backward_weight += other.backward_weight;
+  saved += other.saved, weight_saved += other.weight_saved, weight_new += other.weight_new;
+  return *this;
+}
+
+std::vector<StageCosts> stage_costs(const PipelineLayout& layout, const std::vector<StageCosts>& layers, const StageCosts& embedding,
+                                    const StageCosts& head) {
+  AF_CHECK(!layout.empty() && layout.back().end == std::int64_t(layers.size()), "costs of {} layers for a layout of {}", layers.size(),
+           layout.empty() ? 0 : layout.back().end);
+  std::vector<StageCosts> all;
+  for (const StageLayers& stage : layout) {
+    StageCosts sum = {0, 0, 0, 0, 0, 0};
+    if (stage.embedding) sum += embedding;
+    for (std::int64_t i = stage.begin; i < stage.end; ++i) sum += layers[i];
+    if (stage.head) sum += head;
+    all.push_back(sum);
+  }
+  return all;
+}
+
 Orders make_orders(const ScheduleShape& shape) {
   Orders orders;
   for (int r = 0; r < shape.pipeline_size; ++r) orders.push_back(make_schedule(shape, r));

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/pipeline_layout.h"
 #include "parallel/schedule.h"
 
 namespace af {
@@ -21,7 +22,11 @@ struct StageCosts {
   double weight_saved = 0;     // of these, what stays until the weight gradient
   double weight_new = 0;       // what the input gradient's backward adds until the weight gradient: gradients of outputs, and under
                                // recomputation the activations computed again
+  StageCosts& operator+=(const StageCosts& other);
 };
+// Of each virtual stage, from those of each layer (which include nothing else), of the embedding, and of the head with the loss.
+std::vector<StageCosts> stage_costs(const PipelineLayout& layout, const std::vector<StageCosts>& layers, const StageCosts& embedding,
+                                    const StageCosts& head);
 
 struct TimedAction {
   Action action;

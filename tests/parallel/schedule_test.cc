@@ -282,6 +282,24 @@ TEST(ScheduleSimulator, StagesOfTheirOwn) {
   EXPECT_EQ(s.bubble[0], 9 + 32);
 }
 
+// The costs of a layout are sums, and an uneven one pays where the head weighs two layers: 1F1B follows its slowest stage.
+TEST(ScheduleSimulator, CostsOfALayout) {
+  const StageCosts layer = {.forward = 1, .backward_input = 1, .backward_weight = 1, .saved = 10, .weight_saved = 6, .weight_new = 1};
+  const StageCosts embedding = {0, 0, 0, 2, 0, 0}, head = {2, 2, 2, 3, 0, 0};
+  const std::vector<StageCosts> layers(14, layer);
+  const std::vector<StageCosts> even = stage_costs(even_layout(14, 4, 1), layers, embedding, head);
+  const std::vector<StageCosts> uneven = stage_costs(parse_layout("4,4,4,2", 14, 4, 1), layers, embedding, head);
+  EXPECT_EQ(even[0].saved, 3 * 10 + 2);
+  EXPECT_EQ(even[1].forward, 4);
+  EXPECT_EQ(even[3].forward, 3 + 2);
+  EXPECT_EQ(even[3].saved, 3 * 10 + 3);
+  EXPECT_EQ(uneven[3].weight_saved, 12);
+  EXPECT_EQ(uneven[3].weight_new, 2);
+  const ScheduleShape shape = {ScheduleKind::one_f_one_b, 4, 1, 32};
+  EXPECT_EQ(simulate(shape, even).makespan, 11 + 32 * 15 + 22);  // the last stage works through, 5 + 10 each; before it 3 + 4 + 4, after it 6 + 8 + 8
+  EXPECT_EQ(simulate(shape, uneven).makespan, (32 + 3) * 12);
+}
+
 // Messages on the way are hidden behind a step where they are posted ahead: interleaved's second step of lead is for this.
 TEST(ScheduleSimulator, PostedReceivesHideTheWay) {
   const ScheduleShape one = {ScheduleKind::one_f_one_b, 4, 1, 32}, interleaved = {ScheduleKind::interleaved, 4, 2, 32};
