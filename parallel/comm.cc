@@ -130,7 +130,8 @@ Pending Comm::start(CommKind kind, const Tensor& x, const Tensor& out, std::span
   op.send_offset.clear(), op.receive_offset.clear();
   switch (kind) {
     case CommKind::all_reduce:  // parts as even as can be
-      for (int i = 0; i <= n; ++i) op.send_offset.push_back(x.numel() / n * i + std::min<std::int64_t>(i, x.numel() % n)), op.send_offset.back() *= element;
+      for (int i = 0; i <= n; ++i)
+        op.send_offset.push_back(x.numel() / n * i + std::min<std::int64_t>(i, x.numel() % n)), op.send_offset.back() *= element;
       break;
     case CommKind::all_gather:
       if (receive_rows.empty()) {
@@ -161,7 +162,8 @@ Pending Comm::start(CommKind kind, const Tensor& x, const Tensor& out, std::span
       op.receive_offset.assign(std::size_t(n) + 1, 0);
       break;
     case CommKind::send:
-    case CommKind::receive: break;
+    case CommKind::receive:
+      break;
   }
   return Pending(engine.submit(op));
 }
@@ -207,8 +209,7 @@ Pending Comm::all_to_all_v(const Tensor& x, std::span<const std::int64_t> send_r
   check_pair("all_to_all_v", x, out);
   AF_CHECK(int(send_rows.size()) == size() && int(receive_rows.size()) == size() && x.cols() == out.cols() && sum(send_rows) == x.rows() &&
                sum(receive_rows) == out.rows(),
-           "all_to_all_v: {} in parts of {} rows to {} in parts of {}", x.shape.str(), str(send_rows), out.shape.str(),
-           str(receive_rows));
+           "all_to_all_v: {} in parts of {} rows to {} in parts of {}", x.shape.str(), str(send_rows), out.shape.str(), str(receive_rows));
   if (!group_) return copy_alone(x, out), Pending();
   return start(CommKind::all_to_all_v, x, out, send_rows, receive_rows, 0, Reduction::sum);
 }
@@ -225,8 +226,8 @@ Pending Comm::send(const Tensor& x, int to) const {
 }
 
 Pending Comm::receive(const Tensor& x, int from) const {
-  AF_CHECK(x.contiguous() && 0 <= from && from < size() && from != rank(), "receive of {} on rank {} of {} from rank {}", x.shape.str(), rank(), size(),
-           from);
+  AF_CHECK(x.contiguous() && 0 <= from && from < size() && from != rank(), "receive of {} on rank {} of {} from rank {}", x.shape.str(), rank(),
+           size(), from);
   return start(CommKind::receive, x, {}, {}, {}, from, Reduction::sum);
 }
 

@@ -96,8 +96,8 @@ class Comm {
  private:
   int rank_of_group() const;
   int size_of_group() const;
-  Pending start(CommKind kind, const Tensor& x, const Tensor& out, std::span<const std::int64_t> send_rows, std::span<const std::int64_t> receive_rows,
-                int peer, Reduction reduction) const;
+  Pending start(CommKind kind, const Tensor& x, const Tensor& out, std::span<const std::int64_t> send_rows,
+                std::span<const std::int64_t> receive_rows, int peer, Reduction reduction) const;
   comm::Group* group_ = nullptr;
 };
 

@@ -6,16 +6,27 @@
 namespace af::comm {
 namespace {
 constexpr std::int64_t kTick = 20'000'000;  // ns between looks at the clock for operations that are late
+
+// Whether a rank's recorder says that it has begun an operation.
+bool has_begun(const std::vector<FlightRecord>& records, const Header& h) {
+  return std::any_of(records.begin(), records.end(), [&](const FlightRecord& r) {
+    return r.group == h.group && r.axis == h.axis && r.sequence >= h.sequence && r.kind != CommKind::send && r.kind != CommKind::receive;
+  });
 }
+
+}  // namespace
 
 int spin_microseconds(int ranks_on_host) { return 2 * ranks_on_host <= int(std::thread::hardware_concurrency()) ? 50 : 0; }
 
-Engine::Engine(std::function<std::unique_ptr<Transport>()> make, const CommOptions& options, const CommFault& fault) : options_(options), fault_(fault) {
+Engine::Engine(std::function<std::unique_ptr<Transport>()> make, const CommOptions& options, const CommFault& fault)
+    : options_(options), fault_(fault) {
   thread_ = std::thread([this, make = std::move(make)] {
     std::exception_ptr error;
     try {
       transport_ = make();
       rank_ = transport_->rank(), size_ = transport_->size();
+      if (!options_.recorder_directory.empty())
+        recorder_ = std::make_unique<FlightRecorder>(FlightRecorder::path_of(options_.recorder_directory, rank_), rank_);
     } catch (...) {
       error = std::current_exception();
     }
@@ -84,10 +95,10 @@ Operation* Engine::submit(Operation& operation) {
     Header& header = operation.header;
     header.axis = group.axis, header.group = group.id;
     const bool message = header.kind == CommKind::send || header.kind == CommKind::receive;
-    header.sequence = !message                           ? group.sequence++
+    header.sequence = !message                        ? group.sequence++
                       : header.kind == CommKind::send ? group.sent[std::size_t(header.root)]++
-                                                         : group.received[std::size_t(header.root)]++;
-    operation.detached = false, operation.not_before = 0, operation.bytes = 0, operation.reported = false;
+                                                      : group.received[std::size_t(header.root)]++;
+    operation.detached = false, operation.not_before = 0, operation.bytes = 0;
     if (fault_.what != CommFault::What::none && fault_.axis == group.axis &&
         (fault_.kind == header.kind || (message && (fault_.kind == CommKind::send || fault_.kind == CommKind::receive)))) {
       const int nth = message ? int(header.sequence) : fault_count_++;
@@ -113,6 +124,7 @@ void Engine::wait(Operation* operation) {
     }
   }
   std::unique_lock lock(mutex_);
+  if (options_.trace) operation->wait_begun = now_ns();
   changed_.wait(lock, [&] { return operation->state.load() != Operation::State::running; });
   const bool failed = operation->state.load() == Operation::State::failed;
   release(operation);
@@ -129,7 +141,17 @@ void Engine::abandon(Operation* operation) {
   release(operation);
 }
 
-void Engine::release(Operation* operation) { operation->group->free.push_back(operation); }
+void Engine::release(Operation* operation) {
+  if (options_.trace && operation->wait_begun)
+    trace_.push_back({operation->header.kind, operation->header.axis, operation->header.sequence, operation->bytes, operation->begun,
+                      operation->ended, operation->wait_begun, now_ns()});
+  operation->group->free.push_back(operation);
+}
+
+std::vector<TraceEvent> Engine::trace_events() const {
+  std::lock_guard lock(mutex_);
+  return trace_;
+}
 
 AxisBytes Engine::bytes() const {
   AxisBytes bytes;
@@ -177,8 +199,10 @@ bool Engine::accept() {
     submitted_.clear();
     if (!failure_.empty()) return true;
   }
-  for (std::size_t i = before; i < active_.size(); ++i)
+  for (std::size_t i = before; i < active_.size(); ++i) {
+    record(*active_[i], FlightRecord::State::started);
     if (!active_[i]->not_before) active_[i]->begin();
+  }
   return true;
 }
 
@@ -203,6 +227,7 @@ bool Engine::advance() {
 
 void Engine::finish(Operation* operation, Operation::State state) {
   operation->ended = now_ns();
+  record(*operation, state == Operation::State::done ? FlightRecord::State::done : FlightRecord::State::failed);
   std::lock_guard lock(mutex_);
   operation->state.store(state);
   if (operation->detached) release(operation);
@@ -226,12 +251,62 @@ void Engine::fail(const std::string& reason) {
   stop_all(reason);
 }
 
+void Engine::record(const Operation& operation, FlightRecord::State state) {
+  if (!recorder_) return;
+  FlightRecord& r = recorder_->at(operation.number);
+  if (state == FlightRecord::State::started && r.number == operation.number && r.state == state) {  // still under way
+    const std::vector<int> missing = operation.missing();
+    r.missing_count = std::int32_t(missing.size());
+    std::copy_n(missing.begin(), std::min<std::size_t>(missing.size(), FlightRecord::kMostMissing), r.missing);
+    return;
+  }
+  if (r.number != operation.number && state != FlightRecord::State::started) return;  // the ring has gone round
+  const Header& h = operation.header;
+  r.state = FlightRecord::State::empty;
+  r.number = operation.number, r.sequence = h.sequence, r.begun = operation.begun, r.ended = operation.ended, r.elements = h.elements;
+  r.group = h.group, r.group_size = operation.group->size(), r.peer = operation.group->members[std::size_t(h.root)];
+  r.kind = h.kind, r.dtype = h.dtype, r.axis = h.axis;
+  if (state == FlightRecord::State::started) r.missing_count = 0;
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // a killed process leaves what it stored, in this order
+  r.state = state;
+}
+
+// What the recorders of other ranks on this host, or in a shared directory, say.
+std::string Engine::whereabouts(const std::vector<int>& ranks) const {
+  std::string text;
+  if (options_.recorder_directory.empty()) return text;
+  const std::int64_t now = now_ns();
+  for (int rank : ranks) {
+    const std::vector<FlightRecord> records = read_flight_records(FlightRecorder::path_of(options_.recorder_directory, rank));
+    if (records.empty()) {
+      text += fmt::format("; rank {}: no flight record", rank);
+      continue;
+    }
+    const FlightRecord* last = &records.back();  // or the oldest that it waits in
+    for (const FlightRecord& r : records)
+      if (r.state == FlightRecord::State::started) {
+        last = &r;
+        break;
+      }
+    text += fmt::format("; rank {} was last in {}", rank, last->str(now));
+  }
+  return text;
+}
+
 std::string Engine::late_message(const Operation& operation) const {
+  std::vector<int> missing = operation.missing();
+  const Header& h = operation.header;
+  if (!options_.recorder_directory.empty() && h.kind != CommKind::send && h.kind != CommKind::receive) {
+    std::vector<int> absent;  // exactly, where recorders can be read: what has not come may hang on a third rank
+    for (int rank : operation.group->members)
+      if (rank != rank_ && !has_begun(read_flight_records(FlightRecorder::path_of(options_.recorder_directory, rank)), h)) absent.push_back(rank);
+    if (!absent.empty()) missing = absent;
+  }
+  std::sort(missing.begin(), missing.end());
   std::string ranks;
-  const std::vector<int> missing = operation.missing();
   for (int rank : missing) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
-  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive", operation.header.str(), double(now_ns() - operation.begun) * 1e-9,
-                     missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks);
+  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive{}", h.str(), double(now_ns() - operation.begun) * 1e-9,
+                     missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks, whereabouts(missing));
 }
 
 // The rank next to one that did not come knows for certain; the others, who wait for something further away, let it speak first.
@@ -239,12 +314,12 @@ void Engine::watch() {
   const std::int64_t now = now_ns();
   if (active_.empty() || now - watched_ < kTick) return;
   watched_ = now;
-  if (options_.timeout_seconds <= 0) return;
   const double limit = options_.timeout_seconds, grace = std::clamp(0.1 * limit, 0.2, 5.);
   for (const Operation* operation : active_) {
+    if (operation->not_before) continue;
+    if (now - operation->begun > kTick) record(*operation, FlightRecord::State::started);
     const bool message = operation->header.kind == CommKind::send || operation->header.kind == CommKind::receive;
-    const double age = double(now - operation->begun) * 1e-9;
-    if (!operation->not_before && age > (message || operation->left_missing() ? limit : limit + grace)) {
+    if (limit > 0 && double(now - operation->begun) * 1e-9 > (message || operation->left_missing() ? limit : limit + grace)) {
       const std::string reason = late_message(*operation);
       fail(reason);
       return;

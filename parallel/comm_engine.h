@@ -11,6 +11,8 @@
 
 #include "parallel/comm_fault.h"
 #include "parallel/comm_operation.h"
+#include "parallel/comm_recorder.h"
+#include "parallel/comm_trace.h"
 
 namespace af::comm {
 
@@ -39,10 +41,10 @@ class Engine {
   // Stops everything and returns when no memory of this rank is used any more.
   void abandon(Operation* operation);
   AxisBytes bytes() const;
+  std::vector<TraceEvent> trace_events() const;
 
-  void start(Request& request);              // for operations, on the engine's thread
-  void fail(const std::string& reason);      // likewise, or before the thread ends
-  Transport& transport() { return *transport_; }
+  void start(Request& request);          // for operations, on the engine's thread
+  void fail(const std::string& reason);  // likewise, or before the thread ends
 
  private:
   void run();
@@ -52,6 +54,8 @@ class Engine {
   void stop_all(const std::string& reason);
   void finish(Operation* operation, Operation::State state);
   void release(Operation* operation);  // under the lock
+  void record(const Operation& operation, FlightRecord::State state);
+  std::string whereabouts(const std::vector<int>& ranks) const;
   std::string late_message(const Operation& operation) const;
 
   CommOptions options_;
@@ -61,6 +65,7 @@ class Engine {
   int rank_ = 0, size_ = 1, next_group_ = 1;
   Group* world_ = nullptr;
   std::vector<std::unique_ptr<Group>> groups_;
+  std::unique_ptr<FlightRecorder> recorder_;
   std::vector<Operation*> active_;  // in the order of their start
   std::int64_t watched_ = 0;
   std::array<std::atomic<std::int64_t>, kAxes> sent_ = {};
@@ -69,6 +74,7 @@ class Engine {
   std::condition_variable changed_;
   std::vector<Operation*> submitted_;
   std::uint64_t number_ = 0;
+  std::vector<TraceEvent> trace_;
   bool stopping_ = false, abandoned_ = false, ready_ = false;
   std::string failure_;  // empty: none
   std::exception_ptr start_error_;

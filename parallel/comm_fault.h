@@ -6,11 +6,11 @@ namespace af {
 
 struct CommFault {
   enum class What { none, drop, early_wait };
-  What what = What::none;     // drop: the operation does nothing; early_wait: it is done at once, but begins `delay_ms` later
+  What what = What::none;  // drop: the operation does nothing; early_wait: it is done at once, but begins `delay_ms` later
   Axis axis = Axis::world;
   CommKind kind = CommKind::all_reduce;  // send and receive are one: both ends of the nth message of a pair
-  int nth = -1;               // counted from 0 on each rank (messages: by each pair); -1: all
-  int delay_ms = 20;          // the tensors must live until then
+  int nth = -1;                          // counted from 0 on each rank (messages: by each pair); -1: all
+  int delay_ms = 20;                     // the tensors must live until then
 };
 
 }  // namespace af

@@ -20,8 +20,8 @@ struct MpiWorld::Shared {
   std::condition_variable changed;
   bool awake = false;
   bool printed = false;
-  int exit_code = -1;     // >= 0: end the job
-  std::string reason;     // of the engine's failure; the job ends although nobody calls abort()
+  int exit_code = -1;  // >= 0: end the job
+  std::string reason;  // of the engine's failure; the job ends although nobody calls abort()
   std::int64_t failed_at = 0;
 };
 
@@ -187,11 +187,9 @@ class MpiTransport : public Transport {
 bool started_by_mpi(const char* ompi_comm_world_size, const char* pmix_rank) { return ompi_comm_world_size || pmix_rank; }
 
 MpiWorld::MpiWorld(const CommOptions& options)
-    : shared_(std::make_shared<Shared>()), engine_(std::make_unique<comm::Engine>(
-                                               [shared = shared_, n = options.ranks_on_host] {
-                                                 return std::make_unique<comm::MpiTransport<Shared>>(*shared, n);
-                                               },
-                                               options)) {}
+    : shared_(std::make_shared<Shared>()),
+      engine_(std::make_unique<comm::Engine>(
+          [shared = shared_, n = options.ranks_on_host] { return std::make_unique<comm::MpiTransport<Shared>>(*shared, n); }, options)) {}
 
 MpiWorld::~MpiWorld() = default;
 Comm MpiWorld::world() const { return engine_->world(); }

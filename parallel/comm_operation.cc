@@ -10,11 +10,11 @@
 
 namespace af::comm {
 namespace {
-constexpr int kBigGroup = 9;                       // from here on small operations take the tree
-constexpr std::int64_t kSmall = 4096;              // bytes of a small all_reduce or reduce_scatter
-constexpr std::int64_t kSmallGathered = 64 << 10;  // bytes of all parts of a small all_gather
-constexpr std::int64_t kPiece = 512 << 10;         // of a sum or broadcast: stays in the second-level cache (64 MB: facts of MPI)
-constexpr std::int64_t kStaging = 1 << 20;         // bytes of one round of pieces from all ranks
+constexpr int kBigGroup = 9;                        // from here on small operations take the tree
+constexpr std::int64_t kSmall = 4096;               // bytes of a small all_reduce or reduce_scatter
+constexpr std::int64_t kSmallGathered = 64 << 10;   // bytes of all parts of a small all_gather
+constexpr std::int64_t kPiece = 512 << 10;          // of a sum or broadcast: stays in the second-level cache (64 MB: facts of MPI)
+constexpr std::int64_t kStaging = 1 << 20;          // bytes of one round of pieces from all ranks
 constexpr std::int64_t kMisfitGrace = 200'000'000;  // ns in which a header that says more may arrive
 
 void copy(void* to, const void* from, std::int64_t bytes) {
@@ -25,23 +25,25 @@ int pieces_of(std::int64_t bytes, std::int64_t piece) { return bytes ? int((byte
 int subtree(int rank, int n) { return rank == 0 ? n : std::min(1 << std::countr_zero(unsigned(rank)), n - rank); }
 }  // namespace
 
-std::int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
+std::int64_t now_ns() { return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 std::string Header::str() const {
   std::string what = fmt::format("{} #{} on axis {}", name_of(kind), sequence, name_of(axis));
   switch (kind) {
-    case CommKind::barrier: return what;
+    case CommKind::barrier:
+      return what;
     case CommKind::all_reduce:
     case CommKind::reduce_scatter:
       return fmt::format("{} ({} of {} {}{})", what, reduction == Reduction::sum ? "sum" : "max", elements, name_of(dtype),
                          rows_hash ? fmt::format(", rows with hash {:x}", rows_hash) : "");
-    case CommKind::broadcast: return fmt::format("{} ({} {} from rank {} of the group)", what, elements, name_of(dtype), root);
-    case CommKind::all_to_all_v: return fmt::format("{} (rows of {} {})", what, elements, name_of(dtype));
+    case CommKind::broadcast:
+      return fmt::format("{} ({} {} from rank {} of the group)", what, elements, name_of(dtype), root);
+    case CommKind::all_to_all_v:
+      return fmt::format("{} (rows of {} {})", what, elements, name_of(dtype));
     case CommKind::all_gather:
       return fmt::format("{} ({} {}{})", what, elements, name_of(dtype), rows_hash ? fmt::format(" a row, rows with hash {:x}", rows_hash) : "");
-    default: return fmt::format("{} ({} {})", what, elements, name_of(dtype));
+    default:
+      return fmt::format("{} ({} {})", what, elements, name_of(dtype));
   }
 }
 
@@ -86,8 +88,10 @@ void Operation::begin_form() {
     case CommKind::all_gather:
       if (n >= kBigGroup && !header.rows_hash && receive_offset[n] <= kSmallGathered) return begin_tree();
       return begin_exchange();
-    case CommKind::broadcast: return begin_broadcast();
-    default: return begin_exchange();
+    case CommKind::broadcast:
+      return begin_broadcast();
+    default:
+      return begin_exchange();
   }
 }
 
@@ -230,8 +234,8 @@ bool Operation::advance(Stream& s) {
     const Request& request = s.requests[s.done++ % Stream::kWindow];
     moved = true;
     if (!s.send && request.received != request.bytes && misfit_.empty()) {
-      misfit_ = fmt::format("{}: rank {} sent {} bytes to rank {}, which expects {}", header.str(), group->members[std::size_t(s.peer)], request.received,
-                            group->members[std::size_t(group->rank)], request.bytes);
+      misfit_ = fmt::format("{}: rank {} sent {} bytes to rank {}, which expects {}", header.str(), group->members[std::size_t(s.peer)],
+                            request.received, group->members[std::size_t(group->rank)], request.bytes);
       misfit_since_ = now_ns();
     }
   }
@@ -348,10 +352,14 @@ bool Operation::after_broadcast() {
 
 std::vector<int> Operation::missing() const {
   std::vector<int> ranks;
-  for (const Stream& s : streams_) {
-    const int world = group->members[std::size_t(s.peer)];
-    const bool waits = s.posted > s.done && s.done == 0 && (!s.send || !has_header());
-    if (waits && std::find(ranks.begin(), ranks.end(), world) == ranks.end()) ranks.push_back(world);
+  for (const bool later : {false, true}) {  // results may be late for a third rank's sake: where nothing else is
+    for (const Stream& s : streams_) {
+      const int world = group->members[std::size_t(s.peer)];
+      const bool waits = s.posted > s.done && s.done == 0 && (!s.send || !has_header());
+      if (waits && later == (s.phase == Phase::results || s.phase == Phase::down) && std::find(ranks.begin(), ranks.end(), world) == ranks.end())
+        ranks.push_back(world);
+    }
+    if (!ranks.empty()) break;
   }
   return ranks;
 }

@@ -24,9 +24,9 @@ struct Group {
   Engine* engine = nullptr;
   Axis axis = Axis::world;
   int id = 0, rank = 0;
-  std::vector<int> members;  // world ranks
-  std::uint64_t sequence = 0;             // collectives started; under the engine's lock
-  std::vector<std::uint64_t> sent, received;  // messages started to and from each member; under the engine's lock
+  std::vector<int> members;                            // world ranks
+  std::uint64_t sequence = 0;                          // collectives started; under the engine's lock
+  std::vector<std::uint64_t> sent, received;           // messages started to and from each member; under the engine's lock
   std::vector<std::unique_ptr<Operation>> operations;  // all ever made, for use again
   std::vector<Operation*> free;                        // under the engine's lock
   // Memory for what arrives before it is summed: two operations of a group may have some at a time, in the order of their
@@ -45,9 +45,9 @@ struct Stream {
   Phase phase = Phase::parts;
   char* data = nullptr;
   std::int64_t bytes = 0, piece = 0;
-  int slots = 0;              // > 0: piece i stands at data + (i % slots) * piece
-  int pieces = 1;             // an empty stream is one empty message
-  int ready = 0;              // pieces that may be started
+  int slots = 0;   // > 0: piece i stands at data + (i % slots) * piece
+  int pieces = 1;  // an empty stream is one empty message
+  int ready = 0;   // pieces that may be started
   int posted = 0, done = 0;
   Request requests[kWindow];
   bool finished() const { return done == pieces; }
@@ -74,13 +74,12 @@ struct Operation {
   Tensor x, out;
   std::vector<std::int64_t> send_offset, receive_offset;  // [n + 1], bytes of the parts in x and out
 
-  std::atomic<State> state{State::running};  // written by the engine
-  bool detached = false;                     // nobody waits for it (fault early_wait); the engine frees it
-  std::int64_t not_before = 0;               // ns; likewise
-  std::int64_t bytes = 0;                    // that this rank sends
+  std::atomic<State> state{State::running};           // written by the engine
+  bool detached = false;                              // nobody waits for it (fault early_wait); the engine frees it
+  std::int64_t not_before = 0;                        // ns; likewise
+  std::int64_t bytes = 0;                             // that this rank sends
   std::int64_t begun = 0, ended = 0, wait_begun = 0;  // ns of the system's clock
-  std::uint64_t number = 0;                  // of this rank's operations
-  bool reported = false;
+  std::uint64_t number = 0;                           // of this rank's operations
 
   void begin();
   bool advance();  // whether anything happened; at the end finished() holds. Throws InternalError on a mismatch.
@@ -110,20 +109,20 @@ struct Operation {
   Form form_ = Form::exchange;
   std::vector<Stream> streams_;  // with a header, the first two are its own
   bool header_checked_ = false, finished_ = false;
-  bool gather_ = false;       // the sum goes to all
-  std::string misfit_;                // of bytes; reported where no header says more
+  bool gather_ = false;  // the sum goes to all
+  std::string misfit_;   // of bytes; reported where no header says more
   std::int64_t misfit_since_ = 0;
-  std::int64_t staging_bytes_ = 0;    // needed
-  int staging_half_ = -1;             // held
+  std::int64_t staging_bytes_ = 0;  // needed
+  int staging_half_ = -1;           // held
   char* staging_ = nullptr;
-  Header left_;                       // header of rank r - 1
-  std::vector<const void*> sources_;  // of a sum
-  char* own_ = nullptr;               // place of this rank's sum
-  std::int64_t piece_ = 0;            // bytes of a piece
-  int summed_ = 0, pieces_ = 0;       // pieces of this rank's sum
+  Header left_;                                                                          // header of rank r - 1
+  std::vector<const void*> sources_;                                                     // of a sum
+  char* own_ = nullptr;                                                                  // place of this rank's sum
+  std::int64_t piece_ = 0;                                                               // bytes of a piece
+  int summed_ = 0, pieces_ = 0;                                                          // pieces of this rank's sum
   int first_in_ = 0, first_out_ = 0, first_gather_ = 0, first_down_ = 0, incoming_ = 0;  // where streams of a phase begin
-  int up_ = -1, parent_ = -1;         // streams of a tree
-  char* result_ = nullptr;            // of a tree
+  int up_ = -1, parent_ = -1;                                                            // streams of a tree
+  char* result_ = nullptr;                                                               // of a tree
   std::int64_t result_bytes_ = 0, leaf_bytes_ = 0;
   bool gathered_ = false, passed_down_ = false;  // of a tree
   std::uint64_t staging_ticket_ = 0;

@@ -12,8 +12,8 @@ namespace af {
 struct FlightRecord {
   enum class State : std::uint8_t { empty, started, done, failed };
   static constexpr int kMostMissing = 14;
-  std::uint64_t number = 0;    // of this rank's operations
-  std::uint64_t sequence = 0;  // in the group; of messages: between the two ranks
+  std::uint64_t number = 0;           // of this rank's operations
+  std::uint64_t sequence = 0;         // in the group; of messages: between the two ranks
   std::int64_t begun = 0, ended = 0;  // ns since 1970
   std::int64_t elements = 0;
   std::int32_t group = 0, group_size = 0, peer = 0;  // peer: of messages, and the root of a broadcast; world rank
@@ -21,9 +21,9 @@ struct FlightRecord {
   DType dtype = DType::f32;
   Axis axis = Axis::world;
   State state = State::empty;
-  std::int32_t missing_count = 0;              // of an operation older than 20 ms: ranks from which nothing has come
-  std::int32_t missing[kMostMissing] = {};     // the first of them, world ranks
-  std::string str(std::int64_t now) const;     // "all_reduce #5 on axis tp (started 3.2 s before, waits for ranks 1, 3)"
+  std::int32_t missing_count = 0;           // of an operation older than 20 ms: ranks from which nothing has come
+  std::int32_t missing[kMostMissing] = {};  // the first of them, world ranks
+  std::string str(std::int64_t now) const;  // "all_reduce #5 on axis tp (started 3.2 s before, waits for ranks 1, 3)"
 };
 
 class FlightRecorder {

@@ -34,11 +34,16 @@ void reduce_of(Reduction reduction, std::span<const void* const> sources, T* out
 
 void reduce(DType dtype, Reduction reduction, std::span<const void* const> sources, void* out, std::int64_t elements) {
   switch (dtype) {
-    case DType::f32: return reduce_of(reduction, sources, static_cast<float*>(out), elements);
-    case DType::bf16: return reduce_of(reduction, sources, static_cast<bf16*>(out), elements);
-    case DType::f64: return reduce_of(reduction, sources, static_cast<double*>(out), elements);
-    case DType::i32: return reduce_of(reduction, sources, static_cast<std::int32_t*>(out), elements);
-    case DType::i64: return reduce_of(reduction, sources, static_cast<std::int64_t*>(out), elements);
+    case DType::f32:
+      return reduce_of(reduction, sources, static_cast<float*>(out), elements);
+    case DType::bf16:
+      return reduce_of(reduction, sources, static_cast<bf16*>(out), elements);
+    case DType::f64:
+      return reduce_of(reduction, sources, static_cast<double*>(out), elements);
+    case DType::i32:
+      return reduce_of(reduction, sources, static_cast<std::int32_t*>(out), elements);
+    case DType::i64:
+      return reduce_of(reduction, sources, static_cast<std::int64_t*>(out), elements);
   }
 }
 

@@ -52,9 +52,11 @@ void write_trace(const Comm& world, const std::string& path) {
   if (!file) user_error("{}: cannot be written: {}", path, std::strerror(errno));
   std::fputs("{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n", file);
   for (int rank = 0; rank < world.size(); ++rank) {
-    fmt::print(file, "{}{{\"name\": \"process_name\", \"ph\": \"M\", \"pid\": {}, \"args\": {{\"name\": \"rank {}\"}}}}", rank ? ",\n" : "", rank, rank);
+    fmt::print(file, "{}{{\"name\": \"process_name\", \"ph\": \"M\", \"pid\": {}, \"args\": {{\"name\": \"rank {}\"}}}}", rank ? ",\n" : "", rank,
+               rank);
     for (int a = 0; a < kAxes; ++a)
-      fmt::print(file, ",\n{{\"name\": \"thread_name\", \"ph\": \"M\", \"pid\": {}, \"tid\": {}, \"args\": {{\"name\": \"{}\"}}}}", rank, a, name_of(Axis(a)));
+      fmt::print(file, ",\n{{\"name\": \"thread_name\", \"ph\": \"M\", \"pid\": {}, \"tid\": {}, \"args\": {{\"name\": \"{}\"}}}}", rank, a,
+                 name_of(Axis(a)));
     fmt::print(file, ",\n{{\"name\": \"thread_name\", \"ph\": \"M\", \"pid\": {}, \"tid\": 100, \"args\": {{\"name\": \"waits\"}}}}", rank);
   }
   std::int64_t begin = 0;

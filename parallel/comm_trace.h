@@ -11,7 +11,7 @@ struct TraceEvent {
   CommKind kind;
   Axis axis;
   std::uint64_t sequence = 0;
-  std::int64_t bytes = 0;  // sent by this rank
+  std::int64_t bytes = 0;                                             // sent by this rank
   std::int64_t begun = 0, ended = 0, wait_begun = 0, wait_ended = 0;  // ns since 1970
 };
 

@@ -32,10 +32,10 @@ class Transport {
   virtual bool progress() = 0;               // marks what has ended; whether something has
   // Returns when something may have changed, after wake(), or after 100 ms. waiting: messages are under way.
   virtual void idle(bool waiting) = 0;
-  virtual void wake() = 0;       // from any thread
-  virtual void withdraw() = 0;   // every request is forgotten, and its memory not touched any more
-  virtual bool failed() const = 0;            // another rank has called fail()
-  virtual std::string failure() const = 0;    // and its reason
+  virtual void wake() = 0;                           // from any thread
+  virtual void withdraw() = 0;                       // every request is forgotten, and its memory not touched any more
+  virtual bool failed() const = 0;                   // another rank has called fail()
+  virtual std::string failure() const = 0;           // and its reason
   virtual void fail(const std::string& reason) = 0;  // tells every rank that can be told
 };
 

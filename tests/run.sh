@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs, builds and runs the tests.
-#   tests/run.sh                  style, unit tests, SIMT emulator, programs
+#   tests/run.sh                  style, unit tests, SIMT emulator, ranks under mpirun, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
 #   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle asan tsan cuda-kernels bench quickstart long-context corpus)
 # The last line is "N passed, N failed, N skipped"; each skip says why.
@@ -99,6 +99,8 @@ if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
   gtests "$build" unit
   begin "allocations"
   script "$build/tests/check_allocations"
+  begin "mpi: ranks as processes"
+  script python3 tests/mpi/run.py "$build"
   begin "programs"
   script python3 tests/launch/programs_test.py "$build/bin"
   begin "corpus: 20 MB"

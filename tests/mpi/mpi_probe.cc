@@ -1,5 +1,6 @@
 // Ranks as processes: what tests/mpi/run.py starts with mpirun.
-//   mpi_probe operations | bytes | killed | hanging | throwing | differing | bench
+//   mpi_probe operations | small | bytes | killed | hanging | throwing | differing | bench [TIMEOUT_SECONDS [RECORDER_DIRECTORY]]
+//   mpi_probe trace FILE
 #include <signal.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <thread>
 
 #include "parallel/comm_mpi.h"
+#include "parallel/comm_trace.h"
 #include "tests/parallel/comm_cases.h"
 
 namespace {
@@ -62,18 +64,28 @@ void bench(const Comm& world) {
   world.barrier();
   if (world.size() == 2) {
     line("1 KB ping-pong (one way)", median(rounds, [&] {
-           if (world.rank() == 0) {
-             world.send(test::tensor_of(small), 1);
-             world.receive(test::tensor_of(small), 1);
-           } else {
-             world.receive(test::tensor_of(small), 0);
-             world.send(test::tensor_of(small), 0);
-           }
-         }) / 2);
+                                       if (world.rank() == 0) {
+                                         world.send(test::tensor_of(small), 1);
+                                         world.receive(test::tensor_of(small), 1);
+                                       } else {
+                                         world.receive(test::tensor_of(small), 0);
+                                         world.send(test::tensor_of(small), 0);
+                                       }
+                                     }) / 2);
     line("64 MB all_reduce", median(7, [&] { world.all_reduce(test::tensor_of(large)); }));
   }
   line("1 KB all_reduce", median(rounds, [&] { world.all_reduce(test::tensor_of(small)); }));
   line("barrier", median(rounds, [&] { world.barrier(); }));
+}
+
+// An operation that overlaps with the program: it ends before anybody waits for it.
+void trace(const Comm& world, const std::string& path) {
+  const Comm dp = world.split(Axis::dp, 0, 0);
+  std::vector<float> x(100000);
+  Pending p = dp.all_reduce(test::tensor_of(x));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  p.wait();
+  write_trace(world, path);
 }
 
 // Rank 1 fails in some way while the others wait for it.
@@ -99,7 +111,8 @@ int main(int argc, char** argv) {
     return kExitUsage;
   }
   CommOptions options;
-  options.timeout_seconds = argc > 2 ? std::atof(argv[2]) : 60;
+  options.trace = what == "trace";
+  if (argc > 2 && !options.trace) options.timeout_seconds = std::atof(argv[2]);
   if (argc > 3) options.recorder_directory = argv[3];
   if (const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE")) options.ranks_on_host = std::atoi(local);
   MpiWorld mpi(options);
@@ -112,6 +125,8 @@ int main(int argc, char** argv) {
       operations(world, false);
     } else if (what == "bytes") {
       bytes(world);
+    } else if (what == "trace" && argc > 2) {
+      trace(world, argv[2]);
     } else if (what == "bench") {
       if (rank == 0) std::printf("%d ranks: started in %.2f s\n", mpi.size(), seconds() - begin);
       bench(world);

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Ranks as processes: every operation against closed forms, bytes against a counter outside, and each way to fail.
+
+  tests/mpi/run.py BUILD_DIR      with mpi_probe and libmpi_counter.so in BUILD_DIR/tests
+Closes with "N passed, N failed, N skipped"."""
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+TESTS = pathlib.Path(sys.argv[1]).resolve() / "tests"
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", "self,vader"]
+ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
+passed = failed = 0
+
+
+def run(ranks, *arguments, extra=(), limit=60):
+    """(exit code, output, seconds) of a job; whatever it leaves running is killed."""
+    begin = time.time()
+    job = subprocess.Popen([*MPIRUN, "-np", str(ranks), *extra, str(TESTS / "mpi_probe"), *map(str, arguments)], env=ENVIRONMENT, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        output, _ = job.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        output = job.communicate()[0] + f"\nnot ended after {limit} s"
+    return job.returncode, output, time.time() - begin
+
+
+def check(what, good, output):
+    global passed, failed
+    if good:
+        passed += 1
+    else:
+        failed += 1
+        print(f"{what}:\n{output}")
+
+
+def operations():
+    for ranks in (1, 2, 3, 4, 7):
+        code, output, _ = run(ranks, "operations")
+        check(f"every operation on {ranks} ranks", code == 0 and f"operations: right on {ranks} ranks" in output, output)
+    code, output, _ = run(16, "small")
+    check("small operations on 16 ranks", code == 0 and "small: right on 16 ranks" in output, output)
+
+
+def byte_counts():
+    code, output, _ = run(6, "bytes", extra=["-x", f"LD_PRELOAD={TESTS / 'libmpi_counter.so'}"])
+    counts = {kind: {int(r): list(map(int, c.split())) for r, c in re.findall(rf"^{kind} (\d+) (.*)$", output, re.M)} for kind in ("engine", "counter")}
+    check("the engine's bytes are those of MPI_Isend", code == 0 and len(counts["engine"]) == 6 and counts["engine"] == counts["counter"], output)
+    # Three times, in bytes: all_reduce of 60,000 floats in the world and in pairs, 2 (n - 1) / n of it from each rank (the split's gathers come
+    # to it in the world), reduce_scatter of 500 floats to each of three.
+    wanted = all(c[1] == 3 * 240000 and c[5] == 3 * 2 * 2000 and 0 <= c[0] - 3 * 400000 < 1000 and not sum(c[2:5] + c[6:])
+                 for c in counts["engine"].values())
+    check("bytes per axis are those of the formulas", wanted, output)
+
+
+def failures():
+    code, output, took = run(4, "throwing")
+    check("a throwing rank ends the job", code == 1 and output.count("rank 1 (") == 1 and "): no more paper" in output and took < 5, output)
+    code, output, took = run(4, "differing")
+    check("different operations end the job", code == 1 and took < 5 and "all_reduce #1 on axis world" in output and
+          "broadcast #1 on axis world" in output and "rank 1" in output, output)
+    code, output, took = run(4, "killed")
+    check("a killed rank ends the job", code not in (0, None) and took < 10 and "process rank 1" in output and "signal 9" in output, output)
+    with tempfile.TemporaryDirectory() as folder:
+        code, output, took = run(4, "hanging", 2, folder)
+        check("a hanging rank ends the job after the timeout", code not in (0, None) and 2 < took < 15 and
+              re.search(r"all_reduce #1 on axis world .* has not ended after 2\S* s: rank 1 did not arrive; rank 1 was last in all_reduce #0 on axis world",
+                        output), output + f"\n{took:.1f} s")
+        check("each rank's flight record is there", sorted(os.listdir(folder)) == [f"rank-{r}.flight" for r in range(4)], str(os.listdir(folder)))
+    leftovers = subprocess.run(["pgrep", "-f", str(TESTS / "mpi_probe")], capture_output=True, text=True).stdout.split()
+    check("no process is left", not leftovers, f"processes {leftovers}")
+
+
+def traces():
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "trace.json")
+        code, output, _ = run(3, "trace", path)
+        try:
+            events = json.loads(pathlib.Path(path).read_text())["traceEvents"]
+        except (OSError, ValueError) as error:
+            return check("one trace of all ranks", False, f"{error}\n{output}")
+        done = [e for e in events if e["ph"] == "X" and e["cat"] == "dp" and e["name"] == "all_reduce"]
+        waits = [e for e in events if e["ph"] == "X" and e["cat"] == "dp" and e["name"] == "wait all_reduce"]
+        check("one trace of all ranks", code == 0 and sorted(e["pid"] for e in done) == [0, 1, 2] and len(waits) == 3, output)
+        early = all(d["ts"] + d["dur"] < w["ts"] for d in done for w in waits if w["pid"] == d["pid"])
+        check("data are there before the wait", early, json.dumps(done + waits, indent=1))
+
+
+def alone():
+    result = subprocess.run([TESTS / "mpi_probe", "operations"], env={k: v for k, v in ENVIRONMENT.items() if not k.startswith(("OMPI_", "PMIX_"))},
+                            capture_output=True, text=True)
+    check("a process on its own starts no MPI", result.returncode == 2 and "start it with mpirun" in result.stderr, result.stderr)
+
+
+for suite in (operations, byte_counts, failures, traces, alone):
+    suite()
+print(f"{passed} passed, {failed} failed, 0 skipped")
+sys.exit(failed > 0)
