@@ -1,12 +1,11 @@
 // Pipeline schedules as data: the order of work of each rank, and the messages that follow from it. Pure functions, no ranks run.
 // P pipeline_size, V virtual_size (chunks of layers per rank), M micro_batches. Chunk c of rank r is virtual stage c P + r of P V.
-//   gpipe        all forwards, then all backwards                                      idle (P-1)(F+B) of M(F+B) + idle
-//   1f1b         P-r-1 forwards, then one forward one backward                         idle (P-1)(F+B)
-//   interleaved  the same over V chunks (arXiv 2104.04473)                             idle (P-1)(F+B), F and B those of one chunk
-//   zero_bubble  1f1b whose backward is two, the weight gradient r micro-batches later (ZB-H1, arXiv 2401.10241)
-//                                                                                      idle (P-1)(F+B_input-W), but no less than (P-1)F or
-//                                                                                      (P-1)B_input
-//                with V > 1 interleaved's order, the weight gradients later within interleaved's memory
+//   gpipe        all forwards, then all backwards. Idle time of each rank: (P-1)(F+B)
+//   1f1b         P-r-1 forwards, then one forward one backward. Idle: (P-1)(F+B)
+//   interleaved  the same over V chunks (arXiv 2104.04473). Idle: (P-1)(F+B), F and B those of one chunk
+//   zero_bubble  1f1b whose backward is two, the weight gradient r micro-batches later (ZB-H1, arXiv 2401.10241).
+//                Idle: (P-1) max(F+B_input-W, F, B_input). With V > 1 interleaved's order, the weight gradients later within its memory
+// (uniform stages, M >= P, messages that take no time; tests/parallel/schedule_test.cc)
 // In every order the backwards of a chunk, and its weight gradients, come in the order of the micro-batches: sums of gradients have
 // the same bits under any schedule.
 #pragma once
@@ -27,7 +26,7 @@ struct ScheduleShape {
   int micro_batches = 1;
   // interleaved, zero_bubble with V > 1: this many micro-batches run through a chunk before the next chunk's turn (Megatron's
   // microbatch_group_size_per_vp_stage), at least P; 0: P. Where M is not a multiple, the rest is spread over the groups: a last group
-  // of fewer than P, which Megatron refuses, deadlocks. M < P: one group.
+  // of fewer than P, which Megatron refuses, can deadlock. M < P: one group.
   int group = 0;
   int virtual_stages() const { return pipeline_size * virtual_size; }
   bool operator==(const ScheduleShape&) const = default;

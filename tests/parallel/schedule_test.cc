@@ -128,6 +128,44 @@ TEST(Schedule, InterleavedIsMegatrons) {
   EXPECT_EQ(text({ScheduleKind::interleaved, 2, 2, 5}, 1), "F0 F1 F0.1 F1.1 B0.1 F2 B1.1 F3 B0 F4 B1 F2.1 B2.1 F3.1 B3.1 F4.1 B4.1 B2 B3 B4");
 }
 
+// Megatron's interleaved order written another way: micro-batches in groups of exactly `group`, the last one smaller.
+std::vector<Action> fixed_groups(int p, int v, int m, int group, int rank) {
+  std::vector<Action> order;
+  const auto pass = [&](int k, Action::Kind kind) {  // the kth of the V M passes
+    const int begin = k / (group * v) * group, size = std::min(group, m - begin), rest = k - begin * v;
+    return Action{kind, begin + rest % size, kind == Action::forward ? rest / size : v - 1 - rest / size};
+  };
+  const int ahead = std::min(2 * (p - rank - 1) + (v - 1) * group, m * v);
+  for (int k = 0; k < m * v + ahead; ++k) {
+    if (k < m * v) order.push_back(pass(k, Action::forward));
+    if (k >= ahead) order.push_back(pass(k - ahead, Action::backward));
+  }
+  return order;
+}
+
+TEST(Schedule, InterleavedGroupsAreMegatronsWhereTheyDivideAndSafeWhereNot) {
+  int deadlocks = 0;
+  for (const int p : {2, 3, 4}) {
+    for (const int v : {1, 2, 3}) {
+      for (const int group : {p, p + 1}) {
+        for (int m = group; m <= 4 * group; ++m) {
+          const ScheduleShape shape = {ScheduleKind::interleaved, p, v, m, group};
+          Orders orders;
+          for (int r = 0; r < p; ++r) orders.push_back(fixed_groups(p, v, m, group, r));
+          EXPECT_EQ(problem_of(shape, orders), "");
+          if (m % group == 0) {
+            EXPECT_EQ(orders, make_orders(shape)) << str(shape);
+          } else if (m % group < p) {
+            deadlocks += !simulate(shape, orders, uniform(shape)).problem.empty();
+          }
+          EXPECT_EQ(simulate(shape, uniform(shape)).problem, "") << str(shape);
+        }
+      }
+    }
+  }
+  EXPECT_GT(deadlocks, 0) << "then there were no need to spread what is left over";
+}
+
 TEST(Schedule, ZeroBubbleIsTheFigureOfZbH1) {
   const auto rank = [](int r) {
     std::string all;
