@@ -40,6 +40,7 @@ class Engine {
   void wait(Operation* operation);
   // Stops everything and returns when no memory of this rank is used any more.
   void abandon(Operation* operation);
+  void wake() { transport_->wake(); }
   AxisBytes bytes() const;
   std::vector<TraceEvent> trace_events() const;
 

@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <utility>
 
+#include "parallel/comm_doorbell.h"
 #include "parallel/comm_engine.h"
 
 namespace af {
@@ -17,8 +19,6 @@ namespace af {
 // What other threads ask of the thread that owns MPI.
 struct MpiWorld::Shared {
   std::mutex mutex;
-  std::condition_variable changed;
-  bool awake = false;
   bool printed = false;
   int exit_code = -1;  // >= 0: end the job
   std::string reason;  // of the engine's failure; the job ends although nobody calls abort()
@@ -28,6 +28,9 @@ struct MpiWorld::Shared {
 namespace comm {
 namespace {
 
+constexpr std::int64_t kLongSleep = 20'000'000;  // ns, with a doorbell
+constexpr int kLooks = 3;                        // Open MPI looks at requests before it looks for messages: what came shows in the next call
+constexpr std::size_t kShort = 4000;             // bytes of a message that MPI hands over at once (the shared-memory transport's eager limit is 4096)
 constexpr std::int64_t kAbortGrace = 2'000'000'000;  // ns from a failure of the engine until it ends the job by itself
 
 std::string host_name() {
@@ -59,12 +62,18 @@ class MpiTransport : public Transport {
     int *limit = nullptr, found = 0;
     MPI_Comm_get_attr(comm_, MPI_TAG_UB, &limit, &found);
     AF_CHECK(found && *limit >= make_tag(Axis::pp, kMostGroups - 1, kSequences - 1, Phase(7)), "this MPI has no tags of 31 bits");
+    char name[64] = "";
+    if (rank_ == 0) fmt::format_to_n(name, sizeof(name) - 1, "/af_bells_{}_{}", getpid(), now_ns());
+    check(MPI_Bcast(name, sizeof(name), MPI_BYTE, 0, comm_), "MPI_Bcast");
+    bells_ = std::make_unique<Doorbells>(name, rank_, size_);
+    check(MPI_Barrier(comm_), "MPI_Barrier");
+    Doorbells::remove(name);
     prctl(PR_SET_TIMERSLACK, 1000UL);  // of this thread: sleeps of 20 us are 20 us, not 70
     const int cores = int(std::thread::hardware_concurrency());
     spin_ = spin_microseconds(ranks_on_host) * 1000;
     yield_ = ranks_on_host <= cores ? 50'000 : 0;
     // All ranks of a host looking that often take some 10 % of its cores.
-    longest_sleep_ = std::clamp(20 * ranks_on_host / cores, 100, 4000);
+    longest_sleep_ = std::clamp<std::int64_t>(20 * ranks_on_host / cores, 100, 4000);
   }
 
   ~MpiTransport() override {
@@ -88,6 +97,8 @@ class MpiTransport : public Transport {
       check(MPI_Irecv(request.data, count, MPI_BYTE, request.peer, request.tag, comm_, &handle), "MPI_Irecv");
     }
     requests_.push_back(&request);
+    polled_ += polled(request);
+    if (request.send) bells_->knock(request.peer);
   }
 
   bool progress() override {
@@ -95,8 +106,9 @@ class MpiTransport : public Transport {
     const int n = int(handles_.size());
     if (!n) return false;
     ended_.resize(std::size_t(n)), statuses_.resize(std::size_t(n));
-    int count = 0;
-    const int status = MPI_Testsome(n, handles_.data(), &count, ended_.data(), statuses_.data());
+    int count = 0, status = MPI_SUCCESS;
+    for (int i = 0; i < kLooks && count == 0 && status == MPI_SUCCESS; ++i)
+      status = MPI_Testsome(n, handles_.data(), &count, ended_.data(), statuses_.data());
     if (status != MPI_ERR_IN_STATUS) check(status, "MPI_Testsome");
     if (count == MPI_UNDEFINED || count == 0) return false;
     for (int i = 0; i < count; ++i) {
@@ -112,6 +124,8 @@ class MpiTransport : public Transport {
         request.received = std::max(request.received, request.bytes + 1);
       }
       request.done = true;
+      polled_ -= polled(request);
+      if (!request.send && request.bytes > kShort) bells_->knock(request.peer);  // the sender's request ends, too
       requests_[std::size_t(ended_[std::size_t(i)])] = nullptr;
     }
     std::size_t kept = 0;
@@ -122,29 +136,26 @@ class MpiTransport : public Transport {
     return true;
   }
 
-  // Messages come without a knock: look again at once for a while, then after giving way, then after ever longer sleeps.
+  // Look again at once for a while, then after giving way, then sleep until somebody knocks. Who is on another host cannot,
+  // and of a long message (MPI sends it in steps of its own) only the end is known: then sleeps are short.
   void idle(bool waiting) override {
+    const std::uint32_t heard = std::exchange(heard_, bells_->knocks());
+    if (heard_ != heard) return;
     if (waiting) {
       const std::int64_t now = now_ns();
       if (!idle_since_) idle_since_ = now, sleep_ = 20;
       if (now - idle_since_ < spin_) return;
       if (now - idle_since_ < spin_ + yield_) return void(sched_yield());
     }
-    std::unique_lock lock(shared_.mutex);
-    shared_.changed.wait_for(lock, std::chrono::microseconds(waiting ? sleep_ : 100'000), [&] { return shared_.awake; });
-    if (shared_.awake) idle_since_ = 0;
-    shared_.awake = false;
+    bells_->sleep(heard_, waiting && polled_ ? sleep_ * 1000 : kLongSleep);
+    heard_ = bells_->knocks();
     sleep_ = std::min(sleep_ * 3 / 2, longest_sleep_);
   }
 
-  void wake() override {
-    std::lock_guard lock(shared_.mutex);
-    shared_.awake = true;
-    shared_.changed.notify_all();
-  }
+  void wake() override { bells_->knock(rank_); }
 
   // MPI cannot take a message back: no call of MPI, but the last, follows.
-  void withdraw() override { requests_.clear(), handles_.clear(); }
+  void withdraw() override { requests_.clear(), handles_.clear(), polled_ = 0; }
   bool failed() const override { return false; }
   std::string failure() const override { return {}; }
   void fail(const std::string& reason) override {
@@ -154,6 +165,8 @@ class MpiTransport : public Transport {
   }
 
  private:
+  int polled(const Request& request) const { return request.bytes > kShort || !bells_->here(request.peer); }
+
   [[noreturn]] static void abort(int exit_code) {
     MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
@@ -171,6 +184,9 @@ class MpiTransport : public Transport {
   }
 
   Shared& shared_;
+  std::unique_ptr<Doorbells> bells_;
+  std::uint32_t heard_ = 0;
+  int polled_ = 0;  // requests of which no knock tells
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
   std::vector<MPI_Request> handles_;
@@ -178,7 +194,7 @@ class MpiTransport : public Transport {
   std::vector<int> ended_;
   std::vector<MPI_Status> statuses_;
   std::int64_t spin_ = 0, yield_ = 0, idle_since_ = 0;  // ns
-  int sleep_ = 20, longest_sleep_ = 100;                // us
+  std::int64_t sleep_ = 20, longest_sleep_ = 100;       // us
 };
 
 }  // namespace
@@ -201,9 +217,9 @@ void MpiWorld::abort(const std::string& message, int exit_code) {
     std::lock_guard lock(shared_->mutex);
     if (!shared_->printed) std::fprintf(stderr, "rank %d (%s): %s\n", engine_->rank(), comm::host_name().c_str(), message.c_str());
     std::fflush(stderr);
-    shared_->printed = true, shared_->exit_code = exit_code, shared_->awake = true;
-    shared_->changed.notify_all();
+    shared_->printed = true, shared_->exit_code = exit_code;
   }
+  engine_->wake();
   std::this_thread::sleep_for(std::chrono::seconds(10));  // the engine's thread ends the process
   _exit(exit_code);
 }

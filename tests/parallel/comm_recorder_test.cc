@@ -138,7 +138,7 @@ TEST(Trace, OneFileOfAllRanks) {
   EXPECT_EQ(operations, 3);
   EXPECT_EQ(waits, 3);
   EXPECT_EQ(text.str().substr(0, 1), "{");
-  EXPECT_EQ(text.str().substr(text.str().size() - 4), "\n]}\n");
+  EXPECT_EQ(text.str().substr(text.str().size() - 3), "]}\n");
 }
 
 }  // namespace

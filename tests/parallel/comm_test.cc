@@ -362,6 +362,7 @@ TEST(Comm, FaultsOnPurpose) {
       if (dp.rank() == 1) dp.receive(tensor_of(in), 0);
       if (dp.rank() == 1 && in[0] != 5.f) wrong[3] = 'x';
       pause(60);
+      world.barrier();
       for (int i = 0; i < 3; ++i) AF_CHECK(what != CommFault::What::early_wait || x[i][0] == 3.f, "what begins late must end");
     });
     return wrong;
