@@ -9,6 +9,7 @@ namespace {
 
 Parameter vocabulary_parameter(const ModelConfig& c, const ModelParallel& parallel, const char* name, const char* published) {
   Parameter p = row_parameter(name, published, {c.vocab_size, c.hidden_size}, part_of(c.vocab_size, parallel.mesh.shape.tp, parallel.mesh.position.tp));
+  p.uneven = c.vocab_size % parallel.mesh.shape.tp != 0;
   // Tied: the first stage has the embedding, the last the head, and both parts of the gradient.
   if (c.tie_word_embeddings && parallel.mesh.tied.size() > 1) p.replicated.push_back({0, p.numel(), parallel.mesh.tied, Gradients::partial});
   return p;

@@ -43,6 +43,7 @@ struct Parameter {
   WeightDecay weight_decay = WeightDecay::yes;
   Grid grid = Grid::dense;
   std::vector<ReplicatedRange> replicated;  // disjoint, ascending
+  bool uneven = false;  // other ranks of tp hold more or less of it: its bucket is its own, so that theirs are cut alike
   Tensor value;         // [shape] in the compute type
   Tensor gradient;      // [shape] in the accumulator type
 

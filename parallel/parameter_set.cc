@@ -35,6 +35,7 @@ void ParameterSet::lay_out(const Sharding& sharding) {
   for (Grid grid : {Grid::dense, Grid::expert}) {
     const int ranks = grid == Grid::dense ? sharding.dense_ranks : sharding.expert_ranks, rank = grid == Grid::dense ? sharding.dense_rank : sharding.expert_rank;
     Bucket bucket{grid, ranks, rank, at, at, {}};
+    bool after_apart = false;
     auto close = [&] {
       if (bucket.parameters.empty()) return;
       at = bucket.end = bucket.begin + rounded_up(at - bucket.begin, ranks * kLine);
@@ -42,9 +43,11 @@ void ParameterSet::lay_out(const Sharding& sharding) {
     };
     for (const Parameter& p : parameters_) {
       if (p.grid != grid) continue;
-      if (is_tied(p) || bucket.tied || at - bucket.begin >= sharding.bucket_numel) close();
+      const bool apart = is_tied(p) || p.uneven;
+      if (apart || after_apart || at - bucket.begin >= sharding.bucket_numel) close();
       bucket.parameters.push_back(&p);
       bucket.tied = is_tied(p);
+      after_apart = apart;
       places_[&p] = {at, int(buckets_.size())};
       at += rounded_up(p.numel(), kLine);
     }

@@ -25,8 +25,7 @@ TokenDispatcher::Plan TokenDispatcher::plan(const Context& context, Arena& memor
   p.group_rows = memory.tensor({etp}, DType::i64);
   p.offsets = memory.tensor({local + 1}, DType::i64);
 
-  // Rows of each expert, from every rank of ep; then what each rank of etp will have received.
-  Arena::Scope scope(context.scratch);
+  // Rows of each expert, from every rank of ep; then what each rank of etp will have received. (No scope: `memory` may be the scratch.)
   Tensor own = context.scratch.tensor({experts_}, DType::i64), all = context.scratch.tensor({ep * experts_}, DType::i64);
   for (std::int64_t e = 0; e < experts_; ++e) own.as<std::int64_t>()[e] = offsets[std::size_t(e + 1)] - offsets[std::size_t(e)];
   if (ep == 1) all = own;
