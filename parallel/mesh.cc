@@ -1,8 +1,8 @@
 #include "parallel/mesh.h"
 
 #include <algorithm>
-#include <array>
-#include <cstdlib>
+#include <initializer_list>
+#include <numeric>
 
 #include <fmt/format.h>
 
@@ -25,47 +25,57 @@ int expert_rank(const MeshShape& s, int etp, int ep, int edp, int pp) { return e
 
 namespace {
 
-// The sizes closest to `wanted` that divide n, for messages.
-std::string divisors_near(int n, int wanted) {
-  int below = 0, above = 0;
-  for (int d = 1; d <= n; ++d) {
-    if (n % d) continue;
-    if (d < wanted) below = d;
-    if (d > wanted && !above) above = d;
+struct Size {
+  const char* name;
+  int MeshShape::* value;
+};
+constexpr Size kTp{"tensor_model_parallel_size", &MeshShape::tp}, kCp{"context_parallel_size", &MeshShape::cp},
+    kPp{"pipeline_model_parallel_size", &MeshShape::pp}, kEtp{"expert_tensor_parallel_size", &MeshShape::etp},
+    kEp{"expert_model_parallel_size", &MeshShape::ep};
+
+constexpr std::int64_t kMost = std::int64_t(1) << 31;  // no job has as many processes
+std::int64_t product(std::int64_t a, std::int64_t b) { return std::min(a * b, kMost); }
+
+bool fits(const MeshShape& s, int world) {
+  std::int64_t stage = product(s.tp, s.cp), model = product(stage, s.pp);
+  return world % model == 0 && world / s.pp % product(s.etp, s.ep) == 0;
+}
+
+std::string either(std::int64_t below, std::int64_t above) {
+  return below && above ? fmt::format("{} or {}", below, above) : fmt::format("{}", below ? below : above);
+}
+
+// Meshes that fit and differ from s in one of `sizes`, the nearest ones of each, and the nearest numbers of processes.
+std::string neighbours(const MeshShape& s, int world, std::initializer_list<Size> sizes) {
+  std::string text;
+  for (const Size& size : sizes) {
+    MeshShape other = s;
+    int& n = other.*size.value;
+    const int wanted = n;
+    int below = 0, above = 0;
+    for (n = 1; n <= world && !above; ++n)
+      if (n != wanted && fits(other, world)) (n < wanted ? below : above) = n;
+    if (below || above) text += fmt::format("{} {}, or ", size.name, either(below, above));
   }
-  if (below && above) return fmt::format("{} or {}", below, above);
-  return fmt::format("{}", below ? below : above);
+  std::int64_t dense = product(s.tp, s.cp), expert = product(s.etp, s.ep);
+  std::int64_t unit = product(product(dense / std::gcd(dense, expert), expert), s.pp), below = world / unit * unit;
+  return fmt::format("possible: {}{} processes", text, either(below, below + unit));
 }
 
 }  // namespace
 
 std::vector<std::string> problems(const MeshShape& s, int world) {
-  std::vector<std::string> found;
-  int model = s.tp * s.cp * s.pp;
-  if (model > world || world % model) {
-    int larger = (world + model - 1) / model * model, smaller = world / model * model;
-    std::string processes = smaller ? fmt::format("{} or {} processes", smaller, larger) : fmt::format("{} processes", larger);
-    found.push_back(fmt::format("tensor_model_parallel_size {} x context_parallel_size {} x pipeline_model_parallel_size {} = {} does not divide the {} process{}; "
-                                "possible: {}{}",
-                                s.tp, s.cp, s.pp, model, world, world == 1 ? "" : "es", processes,
-                                world % (s.tp * s.cp) == 0 ? fmt::format(", or pipeline_model_parallel_size {}", divisors_near(world / (s.tp * s.cp), s.pp))
-                                : world % (s.tp * s.pp) == 0
-                                    ? fmt::format(", or context_parallel_size {}", divisors_near(world / (s.tp * s.pp), s.cp))
-                                : world % (s.cp * s.pp) == 0
-                                    ? fmt::format(", or tensor_model_parallel_size {}", divisors_near(world / (s.cp * s.pp), s.tp))
-                                    : ""));
-    return found;
-  }
-  int stage = world / s.pp;
-  if (stage % (s.etp * s.ep)) {
-    found.push_back(fmt::format("expert_tensor_parallel_size {} x expert_model_parallel_size {} = {} does not divide the {} processes of a pipeline stage "
-                                "({} processes / pipeline_model_parallel_size {}); {}",
-                                s.etp, s.ep, s.etp * s.ep, stage, world, s.pp,
-                                stage % s.etp == 0
-                                    ? fmt::format("with expert_tensor_parallel_size {}: expert_model_parallel_size {}", s.etp, divisors_near(stage / s.etp, s.ep))
-                                    : fmt::format("expert_tensor_parallel_size {} would divide it", divisors_near(stage, s.etp))));
-  }
-  return found;
+  for (const Size& size : {kTp, kCp, kPp, kEtp, kEp})
+    if (s.*size.value < 1) return {fmt::format("{} {}: at least 1", size.name, s.*size.value)};
+  std::int64_t model = product(product(s.tp, s.cp), s.pp), expert = product(s.etp, s.ep);
+  if (world % model)
+    return {fmt::format("tensor_model_parallel_size {} x context_parallel_size {} x pipeline_model_parallel_size {} = {} does not divide the {} process{}; {}",
+                        s.tp, s.cp, s.pp, model, world, world == 1 ? "" : "es", neighbours(s, world, {kPp, kCp, kTp}))};
+  if (int stage = world / s.pp; stage % expert)
+    return {fmt::format("expert_tensor_parallel_size {} x expert_model_parallel_size {} = {} does not divide the {} processes of a pipeline stage "
+                        "({} processes / pipeline_model_parallel_size {}); {}",
+                        s.etp, s.ep, expert, stage, world, s.pp, neighbours(s, world, {kEp, kEtp}))};
+  return {};
 }
 
 Mesh::Mesh(const MeshShape& s, const Comm& all) : shape(s), position(position_of(s, all.rank())), world(all) {
