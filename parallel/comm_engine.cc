@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace af::comm {
 namespace {
@@ -39,6 +40,7 @@ Engine::Engine(std::function<std::unique_ptr<Transport>()> make, const CommOptio
     transport_.reset();
   });
   std::unique_lock lock(mutex_);
+  submitted_.reserve(1024);
   changed_.wait(lock, [&] { return ready_; });
   if (start_error_) {
     lock.unlock();
@@ -79,6 +81,7 @@ Operation& Engine::take(Group* group) {
     Operation& made = *group->operations.emplace_back(std::make_unique<Operation>());
     group->free.reserve(group->operations.capacity());
     made.group = group;
+    made.reserve();
     return made;
   }
   Operation& operation = *group->free.back();
@@ -166,6 +169,7 @@ void Engine::start(Request& request) {
 }
 
 void Engine::run() {
+  active_.reserve(1024);
   while (true) {
     bool moved = false;
     try {
@@ -197,8 +201,8 @@ bool Engine::accept() {
     if (submitted_.empty()) return false;
     active_.insert(active_.end(), submitted_.begin(), submitted_.end());
     submitted_.clear();
-    if (!failure_.empty()) return true;
   }
+  if (!failure_.empty()) return true;  // only this thread writes it; stop_all() follows
   for (std::size_t i = before; i < active_.size(); ++i) {
     record(*active_[i], FlightRecord::State::started);
     if (!active_[i]->not_before) active_[i]->begin();
@@ -207,21 +211,18 @@ bool Engine::accept() {
 }
 
 bool Engine::advance() {
+  if (!failure_.empty()) return false;
   bool moved = false;
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < active_.size(); ++i) {
-    Operation* operation = active_[i];
+  for (Operation*& operation : active_) {
     if (operation->not_before && now_ns() >= operation->not_before) operation->not_before = 0, operation->begin();
-    if (!operation->not_before) moved |= operation->advance();
-    if (!operation->not_before && operation->finished()) {
-      operation->release_staging();
-      finish(operation, Operation::State::done);
-      moved = true;
-    } else {
-      active_[kept++] = operation;
-    }
+    if (operation->not_before) continue;
+    moved |= operation->advance();
+    if (!operation->finished()) continue;
+    operation->release_staging();
+    finish(std::exchange(operation, nullptr), Operation::State::done);
+    moved = true;
   }
-  active_.resize(kept);
+  std::erase(active_, nullptr);
   return moved;
 }
 
@@ -242,7 +243,8 @@ void Engine::stop_all(const std::string& reason) {
     active_.insert(active_.end(), submitted_.begin(), submitted_.end());
     submitted_.clear();
   }
-  for (Operation* operation : active_) finish(operation, Operation::State::failed);
+  for (Operation* operation : active_)
+    if (operation) finish(operation, Operation::State::failed);
   active_.clear();
 }
 

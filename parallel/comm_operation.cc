@@ -13,8 +13,8 @@ namespace {
 constexpr int kBigGroup = 9;                        // from here on small operations take the tree
 constexpr std::int64_t kSmall = 4096;               // bytes of a small all_reduce or reduce_scatter
 constexpr std::int64_t kSmallGathered = 64 << 10;   // bytes of all parts of a small all_gather
-constexpr std::int64_t kPiece = 512 << 10;          // of a sum or broadcast: stays in the second-level cache (64 MB: facts of MPI)
-constexpr std::int64_t kStaging = 1 << 20;          // bytes of one round of pieces from all ranks
+constexpr std::int64_t kPiece = 256 << 10;          // of a sum or broadcast: stays in the second-level cache (64 MB: facts of MPI)
+constexpr std::int64_t kStaging = 512 << 10;        // bytes of one round of pieces from all ranks
 constexpr std::int64_t kMisfitGrace = 200'000'000;  // ns in which a header that says more may arrive
 
 void copy(void* to, const void* from, std::int64_t bytes) {
@@ -54,6 +54,13 @@ Stream& Operation::add(bool send, int peer, Phase phase, char* data, std::int64_
   return s;
 }
 
+void Operation::reserve() {
+  const std::size_t n = group->members.size();
+  streams_.reserve(4 * n + 2);  // and requests stay where they are
+  sources_.reserve(n);
+  send_offset.reserve(n + 1), receive_offset.reserve(n + 1);
+}
+
 void Operation::begin() {
   const int n = group->size(), r = group->rank;
   streams_.clear();
@@ -62,7 +69,6 @@ void Operation::begin() {
   staging_bytes_ = 0, staging_half_ = -1, staging_ = nullptr;
   summed_ = pieces_ = incoming_ = 0;
   up_ = parent_ = -1;
-  streams_.reserve(std::size_t(4 * n + 2));  // requests must not move
   if (!has_header()) {
     form_ = Form::exchange;
     const bool send = header.kind == CommKind::send;

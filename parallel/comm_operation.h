@@ -39,7 +39,7 @@ struct Group {
 
 // Messages of one phase to or from one rank, in pieces.
 struct Stream {
-  static constexpr int kWindow = 2;  // messages under way
+  static constexpr int kWindow = 4;  // messages under way
   bool send = false;
   int peer = 0;  // rank in the group
   Phase phase = Phase::parts;
@@ -81,6 +81,7 @@ struct Operation {
   std::int64_t begun = 0, ended = 0, wait_begun = 0;  // ns of the system's clock
   std::uint64_t number = 0;                           // of this rank's operations
 
+  void reserve();  // memory for any operation of the group
   void begin();
   bool advance();  // whether anything happened; at the end finished() holds. Throws InternalError on a mismatch.
   bool finished() const { return finished_; }

@@ -26,7 +26,10 @@ struct Mailbox {
 };
 
 struct World {
-  explicit World(int n) : mailboxes(std::size_t(n)) {}
+  explicit World(int n) : mailboxes(std::size_t(n)) {
+    const std::size_t some = std::size_t(std::max(64, 16 * n));  // messages under way to a rank; more takes memory anew
+    for (Mailbox& box : mailboxes) box.receives.reserve(some), box.sends.reserve(some), box.ended.reserve(some);
+  }
   std::deque<Mailbox> mailboxes;
   std::mutex mutex;
   std::atomic<bool> failed{false};
