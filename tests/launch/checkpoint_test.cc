@@ -12,6 +12,7 @@
 
 #include "data/hdf5_file.h"
 #include "launch/checkpoint_tensors.h"
+#include "launch/hf_checkpoint.h"
 #include "parallel/data_parallel.h"
 #include "parallel/placement.h"
 #include "tests/parallel/toy_model.h"
@@ -181,6 +182,23 @@ TEST_F(Checkpoint, BlocksMayCutTensorsAnywhere) {
       write_tensors(path, rank.config, rank.set, *rank.optimizer, world, block_bytes);
     });
     EXPECT_EQ(wrong_in_file(path, toy), 0) << block_bytes;
+  }
+}
+
+TEST_F(Checkpoint, HuggingFaceFoldersAreImportedInAnyLayout) {
+  for (bool tied : {false, true}) {
+    ToyConfig toy;
+    toy.tied = tied;
+    const std::string folder = fmt::format("{}/hf{}", root, tied);
+    Rank whole(toy, {}, Comm());
+    whole.fill_known();
+    export_hf(folder, whole.config, tensors_of(whole.set, whole.set.values()), {.dtype = "F32", .max_shard_size = 20'000});
+    for (const MeshShape& shape : {MeshShape{2, 1, 2, 2, 1, 4}, MeshShape{4, 2, 1, 1, 2, 2}, MeshShape{2, 1, 1, 3, 2, 1}})
+      run_ranks(shape.world(), {}, [&](const Comm& world) {
+        Rank rank(toy, shape, world);
+        import_hf(folder, rank.config, rank.set);
+        EXPECT_EQ(rank.wrong_values(), 0) << text(shape);
+      });
   }
 }
 

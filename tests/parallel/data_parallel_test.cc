@@ -234,6 +234,22 @@ TEST(DataParallel, EqualsOneRankWithTheSummedGradients) {
     }
 }
 
+TEST(DataParallel, AnyLayoutEqualsOneRank) {
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    Options options;
+    options.toy.tied = random_below(seed, 21, 0, 2);
+    options.bucket_numel = std::int64_t(random_below(seed, 21, 1, 6000)) + 1;
+    const MeshShape shape = random_mesh(seed + 1000, 16, options.toy);
+    const Outcome one = reference(shape, options), many = train(shape, options);
+    const std::string where = fmt::format("{} tied {}, seed {}", text(shape), options.toy.tied, seed);
+    EXPECT_LT(value_difference(many, one), 1e-12) << where;
+    EXPECT_LT(norm_difference(many, one), 1e-12) << where;
+    EXPECT_EQ(many.spread, 0) << where;
+    if (shape.dp * shape.cp > 8 || shape.edp() > 8) continue;  // Comm sends small parts of large groups through a tree: more bytes, fewer messages
+    EXPECT_TRUE(many.bytes_wrong.empty()) << where << ": " << many.bytes_wrong[0];
+  }
+}
+
 TEST(DataParallel, Fp32AndBf16WithinRounding) {
   for (DType dtype : {DType::f32, DType::bf16})
     for (const MeshShape& shape : {kShapes[2], kShapes[3], kShapes[7]}) {
