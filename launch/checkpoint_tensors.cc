@@ -76,7 +76,7 @@ std::vector<RemotePiece> collect(const Comm& world, std::vector<RemotePiece>& mi
 
 // The rows of a piece that stand in a block: part of both, and where in the block the first of its elements goes.
 struct Overlap {
-  std::size_t piece;
+  std::size_t piece, entry;      // entry: which rows of the block
   Rectangle where;
   std::int64_t offset, pitch;  // in the block: of the first element, from row to row
 };
@@ -84,11 +84,12 @@ struct Overlap {
 template <class F>
 void for_each_overlap(const Block& block, const std::vector<PublishedTensor>& tensors, const std::vector<std::vector<std::size_t>>& by_tensor,
                       const std::vector<RemotePiece>& pieces, F f) {
-  for (const BlockRows& rows : block) {
+  for (std::size_t entry = 0; entry < block.size(); ++entry) {
+    const BlockRows& rows = block[entry];
     const std::int64_t cols = cols_of(tensors[rows.tensor].shape);
     for (std::size_t i : by_tensor[rows.tensor]) {
       const Rectangle part = intersection(pieces[i].where, {rows.row, rows.rows, 0, cols});
-      if (part.numel()) f(Overlap{i, part, rows.offset + (part.row - rows.row) * cols + part.col, cols});
+      if (part.numel()) f(Overlap{i, entry, part, rows.offset + (part.row - rows.row) * cols + part.col, cols});
     }
   }
 }
@@ -165,7 +166,7 @@ class TensorWriter {
     return held(group, part.piece) + std::size_t((part.where.row - mine_[part.piece].where.row) * part.where.cols) * size_of(dtype_);
   }
 
-  // Rank 0: the block's elements in block_. Returns false where `go` is not set: whoever has a part of it is told to stop.
+  // Rank 0: the block's elements in block_, or where sources_ say. Returns false where `go` is not set: whoever has a part of it is told to stop.
   bool gather(int group, const Block& block, bool go) {
     const std::size_t size = size_of(dtype_);
     struct Message {
@@ -192,21 +193,24 @@ class TensorWriter {
       return false;
     }
     AF_CHECK(received == total, "{} of {} elements of {} and what follows are held by some rank", received, total, tensors_[block[0].tensor].name);
-    block_.resize(std::size_t(total) * size);
+    block_.resize(std::max(block_.size(), std::size_t(total) * size));
     std::size_t bytes = 0;
     for (Message& m : messages) m.begin = std::exchange(bytes, bytes + std::size_t(m.numel) * size);
-    messages_.resize(bytes);
+    messages_.resize(std::max(messages_.size(), bytes));
     std::vector<Pending> pending;
     for (const Message& m : messages) {
       pending.push_back(world_.receive(Tensor(messages_.data() + m.begin, dtype_, {m.numel}), m.rank));
       tell(m.rank, kGo);
     }
     for (Pending& p : pending) p.wait();
+    sources_.clear();
+    for (const BlockRows& rows : block) sources_.push_back(block_.data() + std::size_t(rows.offset) * size);
     const char* at = messages_.data();
     for (const Overlap& part : overlaps) {
-      const bool own = rank_of_[part.piece] == 0;
-      copy_rows(own ? held(group, part) : at, part, block_.data(), size);
-      if (!own) at += std::size_t(part.where.numel()) * size;
+      const bool own = rank_of_[part.piece] == 0, all = part.where.rows == block[part.entry].rows && part.where.cols == part.pitch;
+      const char* from = own ? held(group, part) : std::exchange(at, at + std::size_t(part.where.numel()) * size);
+      if (all) sources_[part.entry] = from;
+      else copy_rows(from, part, block_.data(), size);
     }
     return true;
   }
@@ -214,13 +218,14 @@ class TensorWriter {
 
   void write(int group, const Block& block) {
     const H5Type type = h5_type(dtype_);
-    for (const BlockRows& rows : block) {
+    for (std::size_t entry = 0; entry < block.size(); ++entry) {
+      const BlockRows& rows = block[entry];
       const PublishedTensor& tensor = tensors_[rows.tensor];
       if (rows.row == 0) dataset_.emplace(file_->create_dataset(fmt::format("{}/{}", kGroups[group], tensor.name), type, dims_of(tensor.shape)));
       std::vector<std::int64_t> begin(std::size_t(tensor.shape.rank), 0), count = dims_of(tensor.shape);
       begin[0] = rows.row;
       count[0] = rows.rows;
-      dataset_->write(begin, count, type, block_.data() + std::size_t(rows.offset) * size_of(dtype_));
+      dataset_->write(begin, count, type, sources_[entry]);
     }
   }
 
@@ -257,6 +262,7 @@ class TensorWriter {
   std::vector<std::vector<std::size_t>> by_tensor_;  // into pieces_
   std::vector<char> stopped_;         // rank 0: ranks that were told to stop
   std::vector<char> block_, messages_;
+  std::vector<const char*> sources_;  // of a block's rows: what one rank has as a whole is not copied
   std::optional<H5File> file_;
   std::optional<H5Dataset> dataset_;  // of the block's last tensor, which the next block may go on with
 };

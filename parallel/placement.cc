@@ -181,8 +181,8 @@ class Move {
     std::int64_t out_total = 0, in_total = 0;
     for (const Part& part : out) out_rows[std::size_t(part.rank)] += 3 * part.where.numel(), out_total += 3 * part.where.numel();
     for (const Part& part : in) in_rows[std::size_t(part.rank)] += 3 * part.where.numel(), in_total += 3 * part.where.numel();
-    out_.resize(std::size_t(out_total) * size_of(dtype_));
-    in_.resize(std::size_t(in_total) * size_of(dtype_));
+    out_.resize(std::max(out_.size(), std::size_t(out_total) * size_of(dtype_)));
+    in_.resize(std::max(in_.size(), std::size_t(in_total) * size_of(dtype_)));
     char* at = out_.data();
     for (const Part& part : out)
       for (OptimizerState state : kStates) copy(Copy::out_of_piece, old_.state(state, part.piece->bucket), *part.piece, part.where, at);
