@@ -28,19 +28,15 @@ GradientReducer::GradientReducer(const Mesh& mesh, const ParameterSet& set, bool
   std::stable_partition(order_.begin(), order_.end(), [&](int b) { return !set.buckets()[std::size_t(b)].tied; });
   for (std::size_t b = 0; b < states_.size(); ++b) {
     State& state = states_[b];
-    std::int64_t sum_end = -1;
     for (const Parameter* p : set.buckets()[b].parameters) {
-      const std::int64_t begin = set.begin_of(*p);
       for (const ReplicatedRange& range : p->replicated) {
         if (range.gradients != Gradients::partial || range.group.size() == 1) continue;
+        const std::int64_t begin = set.begin_of(*p) + range.begin, end = range.end == p->numel() ? set.end_of(*p) : set.begin_of(*p) + range.end;
         // Norms and the like lie side by side, but for padding, which is zero: one sum.
         Sum* last = state.sums.empty() ? nullptr : &state.sums.back();
-        const bool joins = last && sum_end == begin + range.begin && last->group.axis() == range.group.axis() && last->group.size() == range.group.size();
-        const std::int64_t sum_begin = joins ? sum_end - last->gradients.numel() : begin + range.begin;
-        sum_end = range.end == p->numel() ? set.end_of(*p) : begin + range.end;
-        const Tensor gradients = set.gradients().slice_rows(sum_begin, sum_end);
-        if (joins) last->gradients = gradients;
-        else state.sums.push_back({gradients, range.group});
+        const bool joins = last && last->end == begin && last->group.axis() == range.group.axis() && last->group.size() == range.group.size();
+        if (joins) last->end = end;
+        else state.sums.push_back({begin, end, range.group});
       }
     }
     state.incomplete = int(set.buckets()[b].parameters.size());
@@ -58,7 +54,7 @@ void GradientReducer::complete(const Parameter& parameter) {
 
 void GradientReducer::begin_sums(State& state) {
   state.complete = true;
-  for (Sum& sum : state.sums) sum.pending = sum.group.all_reduce(sum.gradients);
+  for (Sum& sum : state.sums) sum.pending = sum.group.all_reduce(set_.gradients().slice_rows(sum.begin, sum.end));
 }
 
 void GradientReducer::scatter(int index) {

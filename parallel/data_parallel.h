@@ -31,7 +31,7 @@ class GradientReducer {
 
  private:
   struct Sum {  // of a partial range, or of several side by side
-    Tensor gradients;
+    std::int64_t begin, end;  // in the flat buffer
     Comm group;
     Pending pending{};
   };
