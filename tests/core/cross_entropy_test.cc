@@ -42,6 +42,93 @@ TEST(CrossEntropy, LossAndGradient) {
     }
 }
 
+// A vocabulary that ranks share, in three steps, against the whole in one: loss and gradient.
+struct Shared {
+  Numbers loss, gradient;
+};
+Shared in_shares(const Context& cpu, DType dtype, const Numbers& logits, const Numbers& targets, const std::vector<i64>& cuts, double scale) {
+  const i64 rows = i64(targets.size()), v = cuts.back(), ranks = i64(cuts.size()) - 1;
+  const Operand target({rows}, DType::i32, targets), all({ranks * rows, 3}, dtype), loss({rows}, dtype), total({rows, 2}, dtype);
+  std::vector<Operand> parts;
+  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    Numbers own;
+    for (i64 r = 0; r < rows; ++r) own.insert(own.end(), logits.begin() + r * v + cuts[i], logits.begin() + r * v + cuts[i + 1]);
+    parts.emplace_back(Shape{rows, cuts[i + 1] - cuts[i]}, dtype, own, 5);
+    cross_entropy_share(cpu, parts.back(), target, cuts[i], all.tensor().slice_rows(i64(i) * rows, i64(i + 1) * rows));
+    EXPECT_EQ(parts.back().values(), own) << "the first step only reads";
+  }
+  cross_entropy_total(cpu, all, target, loss, total);
+  Shared result{loss.values(), Numbers(logits.size())};
+  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    cross_entropy_share_gradient(cpu, parts[i], target, cuts[i], total, scale);
+    EXPECT_TRUE(parts[i].canaries_alive());
+    const Numbers d = parts[i].values();
+    for (i64 r = 0; r < rows; ++r) std::copy_n(d.begin() + r * (cuts[i + 1] - cuts[i]), cuts[i + 1] - cuts[i], result.gradient.begin() + r * v + cuts[i]);
+  }
+  EXPECT_TRUE(all.canaries_alive() && loss.canaries_alive() && total.canaries_alive());
+  return result;
+}
+
+TEST(CrossEntropy, SharesOfTheVocabulary) {
+  const OnCpu cpu;
+  const i64 v = 77;
+  // The target in the first and last share, at their edges, in the middle; and not counted.
+  const Numbers targets = {0, -1, 76, 9, 10, 38, 39, 75, -1, 50};
+  const i64 rows = i64(targets.size());
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const double shift : {0.0, 3000.0, -3000.0})
+      for (const std::vector<i64>& cuts : {std::vector<i64>{0, 77}, {0, 39, 77}, {0, 10, 38, 76, 77}}) {
+        const double scale = 0.25;
+        Operand logits = random_operand({rows, v}, dtype, 1, 0, 3);
+        Numbers shifted = logits.values();
+        for (double& z : shifted) z += shift;
+        logits.set(shifted);
+        const Numbers before = logits.values();  // as the type holds them
+        const Operand target({rows}, DType::i32, targets), loss({rows}, dtype);
+        cross_entropy(cpu, logits, target, loss, scale, WithGradient::yes);
+        const Shared shared = in_shares(cpu, dtype, before, targets, cuts, scale);
+        if (cuts.size() == 2) {  // one share is the whole: the same operations
+          EXPECT_EQ(shared.loss, loss.values());
+        }
+        const double bound = dtype == DType::f64 ? 1e-14 : 5e-7;
+        expect_near(shared.loss, loss.values(), 4 * bound, 4);
+        expect_near(shared.gradient, logits.values(), bound);
+        for (i64 r = 0; r < rows; ++r) {
+          const Numbers row(before.begin() + r * v, before.begin() + (r + 1) * v);
+          const i64 y = i64(targets[std::size_t(r)]);
+          EXPECT_NEAR(shared.loss[std::size_t(r)], y < 0 ? 0 : naive_loss(row, y), dtype == DType::f64 ? 1e-11 : 1e-5);
+        }
+      }
+}
+
+TEST(CrossEntropy, AShareWithLargeLogitsOnly) {  // the others' exponentials vanish beside it, and none overflows
+  const OnCpu cpu;
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const Numbers logits = {1, 2, 3000, 3001, -5, 4};
+    const Shared shared = in_shares(cpu, dtype, logits, {3}, {0, 2, 4, 6}, 1);
+    EXPECT_NEAR(shared.loss[0], std::log1p(std::exp(-1)), 1e-6);
+    const double p = 1 / (1 + std::exp(1));
+    expect_near(shared.gradient, {0, 0, p, -p, 0, 0}, 1e-6);
+    EXPECT_NEAR(in_shares(cpu, dtype, logits, {1}, {0, 2, 4, 6}, 1).loss[0], 2999 + std::log1p(std::exp(-1)), 1e-3);
+  }
+}
+
+TEST(CrossEntropy, NotANumberOfAnyShareIsSeen) {
+  const OnCpu cpu;
+  for (const i64 at : {0, 3, 5}) {
+    Numbers logits = {1, 2, 3, 4, -5, 4};
+    logits[std::size_t(at)] = std::nan("");
+    const i64 rows = 1;
+    const Operand target({rows}, DType::i32, {2}), all({3, 3}, DType::f32), loss({rows}, DType::f32), total({rows, 2}, DType::f32);
+    for (i64 i = 0; i < 3; ++i) {
+      const Operand part({rows, 2}, DType::f32, Numbers(logits.begin() + 2 * i, logits.begin() + 2 * i + 2));
+      cross_entropy_share(cpu, part, target, 2 * i, all.tensor().slice_rows(i, i + 1));
+    }
+    cross_entropy_total(cpu, all, target, loss, total);
+    EXPECT_TRUE(std::isnan(loss.values()[0])) << at;
+  }
+}
+
 TEST(CrossEntropy, ALongRowAndLargeLogits) {  // no overflow; 151936 is Qwen3's vocabulary
   const OnCpu cpu;
   const i64 v = 151936;

@@ -42,6 +42,37 @@ TEST(Embedding, BackwardAddsInTokenOrder) {
     }
 }
 
+// A share of the vocabulary: ids of other shares are rows of zeros, and shares add up to the whole, bit by bit.
+TEST(Embedding, SharesOfTheVocabulary) {
+  const OnCpu cpu;
+  const i64 v = 700, h = 24, t = 900;
+  for (const DType dtype : kFloats)
+    for (const std::vector<i64>& cuts : {std::vector<i64>{0, 700}, {0, 1, 350, 699, 700}, {0, 256, 256, 600, 700}}) {
+      const Operand table = random_operand({v, h}, dtype, 1), ids({t}, DType::i32, below(t, 2, int(v))), whole({t, h}, dtype);
+      const Operand dy = random_operand({t, h}, dtype, 3), d_whole = random_operand({v, h}, accumulator_of(dtype), 4);
+      const Operand d_shares({v, h}, accumulator_of(dtype), d_whole.values());
+      embedding(cpu, table, ids, whole);
+      embedding_backward(cpu, dy, ids, d_whole);
+      const Numbers id = ids.values();
+      Numbers sum(std::size_t(t * h), 0.);
+      for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+        const Tensor share = table.tensor().slice_rows(cuts[i], cuts[i + 1]);
+        const Operand part = random_operand({t, h}, dtype, 5, 8);
+        embedding(cpu, share, ids, part, cuts[i]);
+        const Numbers rows = part.values();
+        for (i64 j = 0; j < t * h; ++j) {
+          const bool own = id[std::size_t(j / h)] >= double(cuts[i]) && id[std::size_t(j / h)] < double(cuts[i + 1]);
+          ASSERT_TRUE(own || rows[std::size_t(j)] == 0);
+          sum[std::size_t(j)] += rows[std::size_t(j)];
+        }
+        EXPECT_TRUE(part.canaries_alive());
+        embedding_backward(cpu, dy, ids, d_shares.tensor().slice_rows(cuts[i], cuts[i + 1]), cuts[i]);
+      }
+      EXPECT_EQ(sum, whole.values());
+      EXPECT_EQ(d_shares.values(), d_whole.values());
+    }
+}
+
 TEST(Embedding, NoTokens) {
   const OnCpu cpu;
   const Operand table = random_operand({4, 3}, DType::f32, 1), ids({0}, DType::i32), rows({0, 3}, DType::f32);

@@ -86,6 +86,31 @@ inline Numbers run_embedding(const Context& context, DType dtype, Size size) {
   embedding_backward(context, out, ids, d_table);
   return outputs(out, d_table);
 }
+// Three shares of the vocabulary, the last with one entry.
+inline Numbers run_cross_entropy_shares(const Context& context, DType dtype, Size size) {
+  const DType acc = accumulator_of(dtype);
+  const i64 cuts[] = {0, size.cols / 2, size.cols - 1, size.cols};
+  Numbers targets = below(size.rows, 2, int(size.cols));
+  targets[0] = -1;
+  targets.back() = double(size.cols - 1);
+  const Operand target({size.rows}, DType::i32, targets), all({3 * size.rows, 3}, acc), loss({size.rows}, acc), total({size.rows, 2}, acc);
+  std::vector<Operand> parts;
+  for (int i = 0; i < 3; ++i) {
+    parts.push_back(random_operand({size.rows, cuts[i + 1] - cuts[i]}, acc, unsigned(10 + i), 4, 3));
+    cross_entropy_share(context, parts.back(), target, cuts[i], all.tensor().slice_rows(i * size.rows, (i + 1) * size.rows));
+  }
+  cross_entropy_total(context, all, target, loss, total);
+  for (int i = 0; i < 3; ++i) cross_entropy_share_gradient(context, parts[std::size_t(i)], target, cuts[i], total, 0.5);
+  return outputs(parts[0], parts[1], parts[2], loss, total);
+}
+inline Numbers run_embedding_shares(const Context& context, DType dtype, Size size) {
+  const i64 v = 300, h = std::min<i64>(size.cols, 270), first = 100;
+  const Operand table = random_operand({v - 2 * first, h}, dtype, 1), ids({size.rows}, DType::i32, below(size.rows, 2, int(v)));
+  const Operand out({size.rows, h}, dtype, 8), dy = random_operand({size.rows, h}, dtype, 4), d_table = random_operand({v - 2 * first, h}, accumulator_of(dtype), 3);
+  embedding(context, table, ids, out, first);
+  embedding_backward(context, dy, ids, d_table, first);
+  return outputs(out, d_table);
+}
 inline Numbers run_route(const Context& context, DType dtype, Size size) {
   const DType acc = accumulator_of(dtype);
   const i64 t = size.rows * 4, experts = std::min<i64>(size.cols, 200), groups = 2;
@@ -164,7 +189,7 @@ inline constexpr Scenario kScenarios[] = {
     {"rms_norm", run_rms_norm},           {"head_norm_rope", run_head_norm_rope}, {"swiglu", run_swiglu},
     {"cross_entropy", run_cross_entropy}, {"embedding", run_embedding},           {"route", run_route},
     {"permutation", run_permutation},     {"elementwise", run_elementwise},       {"adamw", run_adamw},
-    {"fill_normal", run_fill_normal},
+    {"fill_normal", run_fill_normal},     {"cross_entropy_shares", run_cross_entropy_shares}, {"embedding_shares", run_embedding_shares},
 };
 
 }  // namespace af::testing
