@@ -10,6 +10,7 @@
 #include "models/config.h"
 #include "models/pass.h"
 #include "parallel/optimizer.h"
+#include "parallel/schedule.h"
 
 namespace af {
 
@@ -25,12 +26,23 @@ struct TokenizerConfig {
   std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 };
 
-// Sizes of the mesh. Their product (with the data-parallel size) must be the number of processes.
+// How the processes are laid out (Megatron's names). The data-parallel size is what they leave: processes / (TP x PP x CP).
 struct ParallelConfig {
   std::int64_t tensor_model_parallel_size = 1;
   std::int64_t pipeline_model_parallel_size = 1;
+  std::int64_t virtual_pipeline_model_parallel_size = 1;  // chunks of layers per rank
   std::int64_t context_parallel_size = 1;
   std::int64_t expert_model_parallel_size = 1;
+  std::int64_t expert_tensor_parallel_size = 0;  // 0, YAML `auto`: the tensor-parallel size, as in Megatron
+  bool sequence_parallel = true;                 // where TP > 1
+  std::string pipeline_model_parallel_layout;    // empty: even (parallel/pipeline_layout.h)
+  bool overlap_grad_reduce = true, overlap_param_gather = true;
+  std::string where;
+};
+
+struct PipelineConfig {
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
+  std::int64_t microbatch_group_size_per_vp_stage = 0;  // 0, YAML `auto`: the pipeline's size
 };
 
 // AdamW, decoupled weight decay, none on norms. Moments and step count go on across stages.
@@ -95,6 +107,8 @@ struct StageConfig {
   RecomputeSettings recompute;  // the modules' flags are set with `selective` only
   BalanceSettings moe = kDefaultMoe;
   OptimizerConfig optimizer;
+  ParallelConfig parallel;
+  PipelineConfig pipeline;
   std::string where;  // "run.yaml:12:7" or "command line", for messages that come later than parsing
 
   // Whole optimizer steps: what is asked, rounded down (as Megatron does with train_samples).
@@ -109,7 +123,7 @@ struct StageConfig {
     }
     return length.amount;
   }
-  std::int64_t num_microbatches() const { return global_batch_size / micro_batch_size; }
+  std::int64_t num_microbatches(std::int64_t data_parallel_size) const { return global_batch_size / (micro_batch_size * data_parallel_size); }
   std::int64_t tokens_per_iteration() const { return global_batch_size * seq_length; }
   StageSteps steps() const { return {train_iters(), global_batch_size}; }
 };
@@ -136,6 +150,7 @@ struct RuntimeConfig {
   DeviceChoice device = DeviceChoice::automatic;  // auto: the CPU
   Precision precision = Precision::automatic;     // auto: fp32 on the CPU. bf16: fp32 master weights and gradients. fp64: for tests
   std::int64_t threads_per_rank = 0;              // 0, YAML `auto`: all cores that the process may use. No result depends on it
+  double distributed_timeout_minutes = 10;        // an operation between ranks that takes longer ends the job
   double peak_tflops = 0;                         // for the MFU, per device; 0, YAML `auto`: measured at the start
 };
 
@@ -146,6 +161,7 @@ struct Config {
   InitConfig init;
   TokenizerConfig tokenizer;
   ParallelConfig parallel;
+  PipelineConfig pipeline;
   RecomputeSettings recompute;
   OptimizerConfig optimizer;
   BalanceSettings moe = kDefaultMoe;

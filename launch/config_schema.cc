@@ -14,7 +14,7 @@
 namespace af {
 namespace {
 
-constexpr Limits kCount{1, 2147483647};
+constexpr Limits kCount{1, 2147483647}, kRanks{1, 1 << 20};
 
 // null takes the model's rope_scaling away in a stage.
 void describe_rope(Fields& f, RopeSettings& rope) {
@@ -103,18 +103,26 @@ void describe_init(Fields& f, InitConfig& init) {
 }
 
 void describe_parallel(Fields& f, ParallelConfig& p) {
-  const std::size_t errors = f.errors();
-  f.integer("tensor_model_parallel_size", p.tensor_model_parallel_size, kCount);
-  f.integer("pipeline_model_parallel_size", p.pipeline_model_parallel_size, kCount);
-  f.integer("context_parallel_size", p.context_parallel_size, kCount);
-  f.integer("expert_model_parallel_size", p.expert_model_parallel_size, kCount);
-  if (f.errors() != errors) return;
-  const std::int64_t tp = p.tensor_model_parallel_size, pp = p.pipeline_model_parallel_size, cp = p.context_parallel_size;
-  if (tp != 1 || pp != 1 || cp != 1) {
-    f.error("", fmt::format("world size 1 != TP {} x PP {} x CP {} x DP ?; training runs in one process, so every size is 1", tp, pp, cp));
-  } else if (p.expert_model_parallel_size != 1) {
-    f.error("expert_model_parallel_size", fmt::format("is {}; it must divide TP x CP x DP = 1", p.expert_model_parallel_size));
-  }
+  f.integer("tensor_model_parallel_size", p.tensor_model_parallel_size, kRanks);
+  f.integer("pipeline_model_parallel_size", p.pipeline_model_parallel_size, kRanks);
+  f.integer("virtual_pipeline_model_parallel_size", p.virtual_pipeline_model_parallel_size, kRanks);
+  f.integer("context_parallel_size", p.context_parallel_size, kRanks);
+  f.integer("expert_model_parallel_size", p.expert_model_parallel_size, kRanks);
+  f.integer_or_auto("expert_tensor_parallel_size", p.expert_tensor_parallel_size, kRanks);
+  f.boolean("sequence_parallel", p.sequence_parallel);
+  f.text("pipeline_model_parallel_layout", p.pipeline_model_parallel_layout);
+  f.boolean("overlap_grad_reduce", p.overlap_grad_reduce);
+  f.boolean("overlap_param_gather", p.overlap_param_gather);
+  p.where = f.where("");
+}
+
+void describe_pipeline(Fields& f, PipelineConfig& p) {
+  f.choice<ScheduleKind>("schedule", p.schedule,
+                         {{"gpipe", ScheduleKind::gpipe},
+                          {"1f1b", ScheduleKind::one_f_one_b},
+                          {"interleaved", ScheduleKind::interleaved},
+                          {"zero_bubble", ScheduleKind::zero_bubble}});
+  f.integer_or_auto("microbatch_group_size_per_vp_stage", p.microbatch_group_size_per_vp_stage, kRanks);
 }
 
 void describe_recompute(Fields& f, RecomputeSettings& r) {
@@ -309,6 +317,8 @@ void describe_stage(Fields& f, StageConfig& stage) {
   f.section("recompute", [&] { describe_recompute(f, stage.recompute); });
   f.section("moe", [&] { describe_moe(f, stage.moe); });
   f.section("optimizer", [&] { describe_optimizer(f, stage.optimizer); });
+  f.section("parallel", [&] { describe_parallel(f, stage.parallel); });
+  f.section("pipeline", [&] { describe_pipeline(f, stage.pipeline); });
   stage.where = f.where("name");
 }
 
@@ -336,6 +346,7 @@ void describe_runtime(Fields& f, RuntimeConfig& r) {
   f.choice<Precision>("precision", r.precision,
                       {{"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}, {"fp64", Precision::fp64}});
   f.integer_or_auto("threads_per_rank", r.threads_per_rank, {1, 4096});
+  f.real("distributed_timeout_minutes", r.distributed_timeout_minutes, kPositive);
   f.real_or_auto("peak_tflops", r.peak_tflops, kPositive);
 }
 
@@ -357,6 +368,7 @@ void describe(Fields& f, Config& config) {
     });
   }
   f.section("parallel", [&] { describe_parallel(f, config.parallel); });
+  f.section("pipeline", [&] { describe_pipeline(f, config.pipeline); });
   f.section("recompute", [&] { describe_recompute(f, config.recompute); });
   f.section("optimizer", [&] { describe_optimizer(f, config.optimizer); });
   f.section("moe", [&] { describe_moe(f, config.moe); });
@@ -366,6 +378,8 @@ void describe(Fields& f, Config& config) {
   fresh.recompute = config.recompute;
   fresh.optimizer = config.optimizer;
   fresh.moe = config.moe;
+  fresh.parallel = config.parallel;
+  fresh.pipeline = config.pipeline;
   f.list(
       "stages", config.stages, fresh, [&](StageConfig& stage) { describe_stage(f, stage); }, Need::required);
   if (f.reading() && f.errors() == 0) check_names(f, config.stages);

@@ -6,11 +6,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
+#include <initializer_list>
 #include <string>
+#include <thread>
 
 #include "core/ops/elementwise.h"
 #include "core/ops/matmul.h"
+#include "parallel/comm_mpi.h"
 
 namespace af {
 
@@ -21,12 +25,28 @@ int available_cores() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-Device start_device(const RuntimeConfig& runtime) {
+JobEnvironment job_environment() {
+  auto number = [](std::initializer_list<const char*> names, int otherwise) {
+    for (const char* name : names)
+      if (const char* value = std::getenv(name)) return std::atoi(value);
+    return otherwise;
+  };
+  JobEnvironment job;
+  job.mpi = started_by_mpi(std::getenv("OMPI_COMM_WORLD_SIZE"), std::getenv("PMIX_RANK"));
+  if (!job.mpi) return job;
+  job.rank = number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK"}, 0);
+  job.ranks_on_host = std::max(1, number({"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}, 1));
+  return job;
+}
+
+Device start_device(const RuntimeConfig& runtime, const JobEnvironment& job) {
   mallopt(M_MMAP_THRESHOLD, 2 << 20);  // else it rises to 32 MiB, and what a stage frees below that is kept from the next one
   _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
   _MM_SET_DENORMALS_ZERO_MODE(_MM_DENORMALS_ZERO_ON);
   Device device;
-  device.threads = runtime.threads_per_rank > 0 ? int(runtime.threads_per_rank) : available_cores();
+  const int cores = available_cores();
+  const bool whole_machine = cores >= int(std::thread::hardware_concurrency());
+  device.threads = runtime.threads_per_rank > 0 ? int(runtime.threads_per_rank) : whole_machine ? std::max(1, cores / job.ranks_on_host) : cores;
   return device;
 }
 

@@ -92,4 +92,10 @@ JsonLine& JsonLine::add(std::string_view name, std::span<const JsonLine> values)
   return *this;
 }
 
+JsonLine& JsonLine::add(std::string_view name, std::span<const double> values) {
+  key(name);
+  fields_ += fmt::format("[{}]", fmt::join(values, ", "));
+  return *this;
+}
+
 }  // namespace af

@@ -19,6 +19,7 @@ class JsonLine {
   JsonLine& add(std::string_view key, const char* value) { return add(key, std::string_view(value)); }
   JsonLine& add(std::string_view key, const JsonLine& value);
   JsonLine& add(std::string_view key, std::span<const JsonLine> values);  // an array
+  JsonLine& add(std::string_view key, std::span<const double> values);    // likewise
   std::string text() const { return "{" + fields_ + "}"; }
 
  private:

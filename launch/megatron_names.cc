@@ -40,7 +40,7 @@ constexpr Answer kAnswers[] = {
     {"moe_router_pre_softmax moe_router_score_function",
      "the router is softmax, then top-k, as Qwen3's; model.norm_topk_prob says whether the k weights are divided by their sum"},
     {"moe_grouped_gemm moe_permute_fusion moe_router_fusion", "always so; leave it out"},
-    {"moe_token_dispatcher_type moe_enable_deepep", "tokens stay in one process; leave it out"},
+    {"moe_token_dispatcher_type moe_enable_deepep", "tokens travel by all-to-all, dropless; leave it out"},
     {"moe_expert_capacity_factor moe_token_drop_policy moe_pad_expert_input_to_capacity", "no token is ever dropped or padded; leave it out"},
     {"moe_router_force_load_balancing", "routing is always the router's own; leave it out"},
     {"moe_shared_expert_intermediate_size moe_shared_expert_overlap", "Qwen3 has no shared expert; leave it out"},
@@ -83,12 +83,14 @@ constexpr Answer kAnswers[] = {
     {"deterministic deterministic_mode", "always so: the same file gives the same bits, whatever the threads; leave it out"},
     // layout
     {"data_parallel_size", "it is what the processes give: world size / (TP x PP x CP); leave it out"},
-    {"sequence_parallel expert_tensor_parallel_size virtual_pipeline_model_parallel_size num_layers_per_virtual_pipeline_stage "
-     "pipeline_model_parallel_layout "
-     "cp_comm_type pipeline schedule use_distributed_optimizer overlap_grad_reduce overlap_param_gather overlap_p2p_comm "
-     "overlap_moe_expert_parallel_comm delay_wgrad_compute tp_comm_overlap distributed_backend distributed_timeout_minutes heartbeat_seconds cluster "
-     "use_torch_fsdp2 use_megatron_fsdp",
-     "training runs in one process, so there is nothing to divide or to overlap; leave it out"},
+    {"num_layers_per_virtual_pipeline_stage", "the number of chunks per rank is virtual_pipeline_model_parallel_size"},
+    {"cp_comm_type", "keys and values are gathered, only those that a document which crosses a cut needs; leave it out"},
+    {"schedule", "that is in the section pipeline: {schedule: gpipe, 1f1b, interleaved or zero_bubble}"},
+    {"use_distributed_optimizer overlap_p2p_comm overlap_moe_expert_parallel_comm tp_comm_overlap", "always so; leave it out"},
+    {"delay_wgrad_compute", "use pipeline: {schedule: zero_bubble}"},
+    {"distributed_backend", "between processes it is MPI; leave it out"},
+    {"use_torch_fsdp2 use_megatron_fsdp", "parameters are not sharded over data-parallel ranks, the optimizer's state always is; leave it out"},
+    {"heartbeat_seconds cluster", "a hang is found by runtime.distributed_timeout_minutes; leave it out"},
     // checkpoints and logs
     {"save", "checkpoints are written to output_dir/checkpoints; checkpoint.save_interval says how often"},
     {"load no_load_optim no_load_rng exit_on_missing_checkpoint",

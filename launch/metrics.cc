@@ -30,6 +30,7 @@ JsonLine to_json(const StepMetrics& step) {
   line.add("memory_bytes", step.memory_bytes);
   const SentBytes& comm = step.comm_bytes;
   line.add("comm_bytes", JsonLine().add("tp", comm.tp).add("cp", comm.cp).add("ep", comm.ep).add("dp", comm.dp).add("pp", comm.pp));
+  if (!step.pipeline_idle.empty()) line.add("pipeline_idle", step.pipeline_idle);
   if (step.tokens_per_expert) {
     const TokensPerExpert& tokens = *step.tokens_per_expert;
     line.add("tokens_per_expert", JsonLine().add("min", tokens.min).add("max", tokens.max).add("cv", tokens.cv));

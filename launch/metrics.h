@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "launch/json_line.h"
 
@@ -13,7 +14,7 @@ struct TokensPerExpert {  // over all experts of all MoE layers, in this step's 
   double cv = 0;  // standard deviation / mean
 };
 
-struct SentBytes {  // by this rank in this step, per kind of group (experts: etp with ep, edp with dp)
+struct SentBytes {  // by all ranks together in this step, per kind of group (experts: etp with ep, edp with dp)
   std::int64_t tp = 0, cp = 0, ep = 0, dp = 0, pp = 0;
 };
 
@@ -35,8 +36,9 @@ struct StepMetrics {
   double model_flops = 0;   // of this step, all ranks (models/flops.h)
   std::int64_t devices = 1;
   double peak_tflops = 0;  // per device; 0: not known, no MFU
-  std::int64_t memory_bytes = 0;
+  std::int64_t memory_bytes = 0;  // the most that a rank has taken so far
   SentBytes comm_bytes;
+  std::vector<double> pipeline_idle;  // of each pipeline stage: share of forward and backward in which it waited for others
   std::optional<TokensPerExpert> tokens_per_expert;
   std::int64_t skipped = 0, nan = 0;  // 1: this step was skipped; its loss or gradient was not finite
 

@@ -3,27 +3,29 @@
 #include <algorithm>
 
 #include "core/ops/elementwise.h"
+#include "parallel/placement.h"
 
 namespace af {
 namespace {
 
-ParameterSet& allocated(ParameterSet& set, const Mesh& mesh, std::int64_t bucket_numel) {
+ParameterSet& laid_out(ParameterSet& set, const Mesh& mesh, std::int64_t bucket_numel, Optimizer::Memory memory) {
   Sharding sharding = sharding_of(mesh);
   sharding.bucket_numel = bucket_numel;
-  set.allocate(sharding);
+  if (memory == Optimizer::Memory::now) set.allocate(sharding);
+  else set.allocate_values(sharding);
   return set;
-}
-
-PipelineLayout placed(const ModelConfig& config, const ParallelLayout& layout) {
-  return layout.pipeline_layout.empty() ? even_layout(config.num_hidden_layers, layout.mesh.pp, layout.virtual_size)
-                                        : parse_layout(layout.pipeline_layout, config.num_hidden_layers, layout.mesh.pp, layout.virtual_size);
 }
 
 }  // namespace
 
+PipelineLayout pipeline_layout_of(const ModelConfig& config, const ParallelLayout& layout) {
+  return layout.pipeline_layout.empty() ? even_layout(config.num_hidden_layers, layout.mesh.pp, layout.virtual_size)
+                                        : parse_layout(layout.pipeline_layout, config.num_hidden_layers, layout.mesh.pp, layout.virtual_size);
+}
+
 std::deque<ParallelModel::Chunk> ParallelModel::make_chunks(const ModelConfig& config, const Device& device, ParameterSet& set,
                                                             const ModelParallel& parallel, const ParallelLayout& layout) {
-  PipelineLayout stages = placed(config, layout);
+  PipelineLayout stages = pipeline_layout_of(config, layout);
   std::deque<Chunk> chunks;
   for (int c = 0; c < layout.virtual_size; ++c)
     chunks.emplace_back(Qwen3Model(config, device, set, parallel, stages[std::size_t(c * layout.mesh.pp + parallel.mesh.position.pp)]));
@@ -31,6 +33,17 @@ std::deque<ParallelModel::Chunk> ParallelModel::make_chunks(const ModelConfig& c
 }
 
 ParallelModel::ParallelModel(const ModelConfig& config, const Device& device, DType dtype, const ParallelLayout& layout, const Comm& world)
+    : ParallelModel(config, device, dtype, layout, world, Optimizer::Memory::now) {}
+
+ParallelModel::ParallelModel(ParallelModel& from, const ParallelLayout& layout, const Comm& world)
+    : ParallelModel(from.config_, from.device_, from.parameters_.dtype(), layout, world, Optimizer::Memory::later) {
+  from.gatherer_.finish();
+  redistribute(context_, from.parameters_, from.optimizer_, mesh_, parameters_, optimizer_);
+  for (std::size_t i = 0; i < router_.size(); ++i) set_previous_counts(i, from.router_[i].previous_counts);
+}
+
+ParallelModel::ParallelModel(const ModelConfig& config, const Device& device, DType dtype, const ParallelLayout& layout, const Comm& world,
+                             Optimizer::Memory memory)
     : config_(config),
       device_(device),
       layout_(layout),
@@ -40,8 +53,7 @@ ParallelModel::ParallelModel(const ModelConfig& config, const Device& device, DT
       context_{device, scratch_},
       parameters_(device, dtype),
       chunks_(make_chunks(config, device, parameters_, parallel_, layout)),
-      optimizer_(device, allocated(parameters_, mesh_, layout.bucket_numel), world),
-      reducer_(mesh_, parameters_, layout.overlap_grad_reduce),
+      optimizer_(device, laid_out(parameters_, mesh_, layout.bucket_numel, memory), world, memory),
       gatherer_(mesh_, parameters_, layout.overlap_param_gather) {
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) router_.emplace_back(config.is_moe_layer(i) ? config.num_experts : 0);
 }
@@ -62,10 +74,12 @@ void ParallelModel::begin_stage(const RopeSettings& rope, std::int64_t seq_lengt
     chunk.free.clear();
     chunk.of.assign(std::size_t(micro_batches), nullptr);
   }
+  config_ = chunks_.front().model.config();
   bool alone = mesh_.shape.ep == 1 && mesh_.shape.etp == 1;
   routed_limit_ = alone ? chunks_.front().model.routed_bytes(local, recompute) : 0;
   losses_.assign(std::size_t(micro_batches), 0);
-  executor_.emplace(ScheduleShape{layout_.schedule, mesh_.shape.pp, layout_.virtual_size, int(micro_batches)}, mesh_.pp, device_,
+  reducer_.emplace(mesh_, parameters_, layout_.overlap_grad_reduce);
+  executor_.emplace(ScheduleShape{layout_.schedule, mesh_.shape.pp, layout_.virtual_size, int(micro_batches), layout_.virtual_group}, mesh_.pp, device_,
                     Shape{local, config_.hidden_size}, parameters_.dtype());
 }
 
@@ -110,7 +124,7 @@ class ParallelModel::Step : public PipelineStage {
   Pass pass(int m, Qwen3Model::Saved& saved) {
     Pass p{owner_.context_, batch_[m], saved.keep, saved.routed, Mode::train, settings_.recompute, settings_.balance, all_};
     p.gatherer = &owner_.gatherer_;
-    p.reducer = m == last_ ? &owner_.reducer_ : nullptr;
+    p.reducer = m == last_ ? &*owner_.reducer_ : nullptr;
     return p;
   }
   void give_back(Chunk& chunk, int m) {
@@ -135,7 +149,7 @@ StepLoss ParallelModel::forward_backward(const GlobalBatch& batch, const StepSet
   double scale = 1 / std::max(totals[0], 1.0);
   Step step(*this, batch, settings, scale, std::int64_t(totals[2]));
   executor_->run(step);
-  reducer_.finish();
+  reducer_->finish();
 
   double loss = 0;  // of the last stage; the ranks of tp hold the same tokens without sequence parallelism, and one speaks
   bool speaks = has_head() && (parallel_.tensor.sequence_parallel() || mesh_.position.tp == 0);

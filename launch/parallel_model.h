@@ -17,11 +17,14 @@ namespace af {
 struct ParallelLayout {
   MeshShape mesh;
   ScheduleKind schedule = ScheduleKind::one_f_one_b;
-  int virtual_size = 1;
-  std::string pipeline_layout;  // empty: even
+  int virtual_size = 1;         // chunks of layers per rank
+  int virtual_group = 0;        // micro-batches that run through a chunk in a row; 0: the pipeline's size
+  std::string pipeline_layout;  // empty: even (parallel/pipeline_layout.h)
   bool overlap_grad_reduce = true, overlap_param_gather = true;
   std::int64_t bucket_numel = Sharding{}.bucket_numel;
 };
+
+PipelineLayout pipeline_layout_of(const ModelConfig& config, const ParallelLayout& layout);
 
 // What of a stage's settings a step needs.
 struct StepSettings {
@@ -39,8 +42,12 @@ class ParallelModel {
  public:
   // Collective over world. Parameters are allocated, values zero.
   ParallelModel(const ModelConfig& config, const Device& device, DType dtype, const ParallelLayout& layout, const Comm& world);
+  // The training state of `from` in another layout of the same processes; what `from` had is void afterwards (parallel/placement.h
+  // says what memory that takes at most). Collective over world.
+  ParallelModel(ParallelModel& from, const ParallelLayout& layout, const Comm& world);
 
   const Mesh& mesh() const { return mesh_; }
+  const ParallelLayout& layout() const { return layout_; }
   const ModelConfig& config() const { return config_; }
   ParameterSet& parameters() { return parameters_; }
   Optimizer& optimizer() { return optimizer_; }
@@ -63,10 +70,10 @@ class ParallelModel {
   const std::vector<RouterStatistics>& router_statistics() const { return router_; }
   void end_router_step();                                                     // counts become the previous ones
   void set_previous_counts(std::size_t layer, const std::vector<std::int64_t>& counts);  // from a checkpoint
-  double idle_share() const { return executor_ ? executor_->idle_share() : 0; }
-  const PipelineExecutor& executor() const { return *executor_; }
+  const PipelineExecutor& executor() const { return *executor_; }  // after begin_stage()
 
  private:
+  ParallelModel(const ModelConfig& config, const Device& device, DType dtype, const ParallelLayout& layout, const Comm& world, Optimizer::Memory memory);
   struct Chunk {
     Qwen3Model model;
     std::deque<Qwen3Model::Saved> slots;          // one per micro-batch in flight
@@ -89,7 +96,7 @@ class ParallelModel {
   ParameterSet parameters_;
   std::deque<Chunk> chunks_;
   Optimizer optimizer_;
-  GradientReducer reducer_;
+  std::optional<GradientReducer> reducer_;  // once there are gradients
   ParameterGatherer gatherer_;
   std::optional<PipelineExecutor> executor_;
   std::size_t routed_limit_ = 0;

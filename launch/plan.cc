@@ -163,7 +163,7 @@ Plan make_plan(const Config& config) {
     p.iterations = stage.train_iters();
     p.sequences = p.iterations * stage.global_batch_size;
     p.tokens = p.sequences * stage.seq_length;
-    p.micro_batches = stage.num_microbatches();
+    p.micro_batches = stage.num_microbatches(1);
     p.warmup_iterations = warmup_samples(stage.lr, stage.steps()) / double(stage.global_batch_size);
     p.flops_per_token = model_flops(config.model, 1, double(stage.seq_length));
     p.flops = p.flops_per_token * double(p.tokens);

@@ -1,5 +1,6 @@
 // af_train: trains the stages of a configuration. The story from here down: launch/trainer.cc -> models/qwen3.cc -> core/ops/*.
 #include <cstdio>
+#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -7,23 +8,51 @@
 #include "launch/config_checks.h"
 #include "launch/config_yaml.h"
 #include "launch/environment.h"
+#include "launch/layout.h"
 #include "launch/plan.h"
 #include "launch/trainer.h"
+#include "parallel/comm_mpi.h"
+#include "parallel/comm_trace.h"
 
 namespace {
 
 using namespace af;
 
-int train(const Arguments& arguments) {
+// Errors of a job's ranks: the first one to fail says why and ends them all.
+int run_ranks_of_job(const Config& config, const RunOptions& options, const JobEnvironment& job, const std::string& trace) {
+  CommOptions comm;
+  comm.timeout_seconds = config.runtime.distributed_timeout_minutes * 60;
+  comm.recorder_directory = config.output_dir + "/flight";
+  comm.trace = !trace.empty();
+  comm.ranks_on_host = job.ranks_on_host;
+  std::filesystem::create_directories(comm.recorder_directory);
+  MpiWorld mpi(comm);
+  try {
+    Comm world = mpi.world();
+    if (std::vector<std::string> found = layout_problems(config, world.size()); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
+    Device device = start_device(config.runtime, job);
+    Trainer(config, device, world).run(options);
+    if (comm.trace) write_trace(world, trace);
+  } catch (const UserError& error) {
+    mpi.abort(error.what(), kExitUsage);
+  } catch (const std::exception& error) {
+    mpi.abort(error.what(), kExitFailed);
+  }
+  return kExitDone;
+}
+
+int train(const Arguments& arguments, const JobEnvironment& job) {
   const std::vector<std::string>& words = arguments.positionals();
   Config config = read_config(words[0], {words.begin() + 1, words.end()});
+  const bool speaks = job.rank == 0;
   if (arguments.has("--print-config")) {
-    fmt::print("{}", to_yaml(config));
+    if (speaks) fmt::print("{}", to_yaml(config));
     return kExitDone;
   }
-  for (const std::string& warning : warnings(config)) fmt::print(stderr, "warning: {}\n", warning);
+  if (speaks)
+    for (const std::string& warning : warnings(config)) fmt::print(stderr, "warning: {}\n", warning);
   if (arguments.has("--dry-run")) {
-    fmt::print("{}", describe_plan(config, make_plan(config)));
+    if (speaks) fmt::print("{}", describe_plan(config, make_plan(config)));
     return kExitDone;
   }
   for (auto* problems_of : {missing_files, data_problems})
@@ -31,8 +60,10 @@ int train(const Arguments& arguments) {
   RunOptions options;
   options.resume = arguments.value("--resume", "auto");
   options.only_stage = arguments.value("--stage");
+  if (job.mpi) return run_ranks_of_job(config, options, job, arguments.value("--trace"));
+  if (std::vector<std::string> found = layout_problems(config, 1); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   Device device = start_device(config.runtime);
-  Trainer(config, device).run(options);
+  Trainer(config, device, Comm()).run(options);
   return kExitDone;
 }
 
@@ -50,8 +81,17 @@ int main(int argc, char** argv) {
       {"--stage", Takes::one_value, "NAME", "train this stage alone; the one before must be finished", {}, false},
       {"--resume", Takes::one_value, "auto|never|PATH", "auto (default): go on from the newest checkpoint in output_dir; never: begin anew", {}, false},
   };
-  command.examples = {"af_train agentic_cpt.yaml", "af_train agentic_cpt.yaml stages.0.lr.lr=1e-5 output_dir=runs/lr1e-5",
+  command.options.push_back({"--trace", Takes::one_value, "FILE", "what the ranks said to each other, as a Chrome trace (chrome://tracing, Perfetto)", {}, false});
+  command.examples = {"af_train agentic_cpt.yaml", "mpirun -np 16 af_train agentic_cpt.yaml parallel.tensor_model_parallel_size=2", "af_train agentic_cpt.yaml stages.0.lr.lr=1e-5 output_dir=runs/lr1e-5",
                       "af_train agentic_cpt.yaml --dry-run", "af_train agentic_cpt.yaml --stage stage2 --resume runs/a/checkpoints/latest"};
-  command.run = train;
+  const JobEnvironment job = job_environment();
+  command.run = [&](const Arguments& arguments) {
+    try {
+      return train(arguments, job);
+    } catch (const UserError&) {
+      if (job.rank == 0) throw;
+      return kExitUsage;  // every rank finds the same mistake, and one says so
+    }
+  };
   return run_program({"af_train", "trains Qwen3 models in stages", {command}}, argc, argv);
 }

@@ -7,13 +7,13 @@
 
 #include <fmt/format.h>
 
-#include "core/ops/elementwise.h"
 #include "data/file.h"
 #include "launch/config_yaml.h"
 #include "launch/environment.h"
 #include "launch/hf_checkpoint.h"
 #include "launch/lr_schedule.h"
 #include "models/flops.h"
+#include "parallel/together.h"
 
 namespace af {
 namespace {
@@ -22,23 +22,11 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-template <class... Args>
-void say(fmt::format_string<Args...> format, Args&&... args) {
-  fmt::print(format, std::forward<Args>(args)...);
-  std::fflush(stdout);
-}
-
-std::string prepared_output_dir(const Config& config) {
+void prepare_output_dir(const Config& config) {
   std::error_code error;
   std::filesystem::create_directories(config.output_dir, error);
   if (error) user_error("output_dir {}: cannot be created: {}", config.output_dir, error.message());
   write_file(config.output_dir + "/config.yaml", to_yaml(config));
-  return config.output_dir;
-}
-
-ParameterSet& allocated(ParameterSet& set) {
-  set.allocate();
-  return set;
 }
 
 // Share of the tokens that are not masked.
@@ -52,35 +40,43 @@ std::vector<SourceSpec> sources_of(const StageConfig& stage) {
 
 }  // namespace
 
+template <class... Args>
+void Trainer::say(fmt::format_string<Args...> format, Args&&... args) const {
+  if (!speaks()) return;
+  fmt::print(format, std::forward<Args>(args)...);
+  std::fflush(stdout);
+}
+
+void Trainer::write(const JsonLine& line) {
+  if (metrics_) metrics_->write(line);
+}
+
 struct Trainer::Stage {
-  Stage(const Config& config, const StageConfig& stage, const Device& device, const StreamState& begin)
+  Stage(const Config& config, const StageConfig& stage, const Device& device, const Mesh& mesh, const StreamState& begin)
       : stream(sources_of(stage), stage.seq_length, config.seed, begin, Order::shuffled, stage.packing),
-        batch(device, stage.seq_length, stage.micro_batch_size, stage.num_microbatches()),
-        validation(config.validation, stage, device) {}
+        batch(device, stage.seq_length, stage.micro_batch_size, stage.num_microbatches(mesh.shape.dp), mesh.shape.cp, mesh.position.cp),
+        validation(config.validation, stage, device, mesh) {}
   SequenceStream stream;
   std::vector<PackedSequence> sequences;
   GlobalBatch batch;
   Validation validation;
 };
 
-Trainer::Trainer(const Config& config, const Device& device)
-    : config_(config),
-      datasets_(dataset_records(config)),
-      device_(device),
-      scratch_(device, "scratch"),
-      context_{device, scratch_},
-      parameters_(device, compute_dtype(config.runtime)),
-      model_(config.model, device, parameters_),
-      optimizer_(device, allocated(parameters_)),
-      saved_(device, config.model.num_hidden_layers),
-      metrics_(prepared_output_dir(config) + "/metrics.jsonl"),
-      ledger_(config.output_dir),
-      peak_tflops_(config.runtime.peak_tflops > 0 ? config.runtime.peak_tflops : measure_peak_tflops(device, parameters_.dtype())) {
-  if (config.logging.tensorboard) tensorboard_.emplace(config.output_dir + "/tensorboard");
+Trainer::Trainer(const Config& config, const Device& device, const Comm& world)
+    : config_(config), world_(world), datasets_(dataset_records(config)), device_(device) {
+  together(world, [&] {
+    if (!speaks()) return;
+    prepare_output_dir(config);
+    metrics_.emplace(config.output_dir + "/metrics.jsonl");
+    ledger_.emplace(config.output_dir);
+    if (config.logging.tensorboard) tensorboard_.emplace(config.output_dir + "/tensorboard");
+    peak_tflops_ = config.runtime.peak_tflops > 0 ? config.runtime.peak_tflops : measure_peak_tflops(device, compute_dtype(config.runtime));
+  });
 }
 
 void Trainer::run(const RunOptions& options) {
-  metrics_.write(event("run_begin").add("tokenizer_sha256", datasets_.front().info.tokenizer_sha256).add("datasets", to_json_lines(datasets_)));
+  write(event("run_begin").add("ranks", std::int64_t(world_.size())).add("tokenizer_sha256", datasets_.front().info.tokenizer_sha256)
+            .add("datasets", to_json_lines(datasets_)));
   begin(options);
   state_.tokenizer_sha256 = datasets_.front().info.tokenizer_sha256;
   state_.datasets = to_json(datasets_);
@@ -100,98 +96,122 @@ void Trainer::run(const RunOptions& options) {
   if (first >= config_.stages.size()) say("all stages are finished in {}: nothing to do\n", config_.output_dir);
 }
 
-// Weights and state: from a checkpoint of this run, or anew.
+// Weights and state: from a checkpoint of this run, or anew. In the layout of the stage that comes next.
 void Trainer::begin(const RunOptions& options) {
   std::string path = options.resume == "auto" ? latest_checkpoint(config_.output_dir + "/checkpoints") : options.resume == "never" ? "" : options.resume;
   if (path.empty()) {
+    lay_out(config_.stages.front());
     load_initial_weights();
     return;
   }
-  state_ = load_checkpoint(context_, path, parts());
-  if (state_.stage >= std::int64_t(config_.stages.size()) || config_.stages[std::size_t(state_.stage)].name != state_.stage_name)
-    user_error("{}: was saved in stage {} (the {}. of its run), which this configuration does not have there", path, state_.stage_name, state_.stage + 1);
-  if (const std::string& now = datasets_.front().info.tokenizer_sha256; state_.tokenizer_sha256 != now)
-    user_error("{}: was trained on datasets of another tokenizer ({:.8}) than {} ({:.8}); resume with datasets of the same, or begin from the weights with init",
-               path, state_.tokenizer_sha256, datasets_.front().path, now);
+  TrainingState saved;
+  together(world_, [&] {
+    saved = read_state(path);
+    if (saved.stage >= std::int64_t(config_.stages.size()) || config_.stages[std::size_t(saved.stage)].name != saved.stage_name)
+      user_error("{}: was saved in stage {} (the {}. of its run), which this configuration does not have there", path, saved.stage_name, saved.stage + 1);
+    if (const std::string& now = datasets_.front().info.tokenizer_sha256; saved.tokenizer_sha256 != now)
+      user_error("{}: was trained on datasets of another tokenizer ({:.8}) than {} ({:.8}); resume with datasets of the same, or begin from the weights with init",
+                 path, saved.tokenizer_sha256, datasets_.front().path, now);
+  });
+  std::size_t next = std::min(std::size_t(saved.stage) + (saved.stage_finished ? 1 : 0), config_.stages.size() - 1);
+  lay_out(config_.stages[next]);
+  std::vector<RouterStatistics> router = model_->router_statistics();
+  state_ = load_checkpoint(model_->context(), path, {model_->config(), model_->parameters(), model_->optimizer(), router, model_->mesh()});
+  for (std::size_t i = 0; i < router.size(); ++i) model_->set_previous_counts(i, router[i].previous_counts);
   say("resumed from {} (stage {}, iteration {})\n", path, state_.stage_name, state_.iteration);
-  metrics_.write(event("resume").add("checkpoint", path).add("stage", state_.stage_name).add("iteration", state_.iteration));
+  write(event("resume").add("checkpoint", path).add("stage", state_.stage_name).add("iteration", state_.iteration));
 }
 
 void Trainer::load_initial_weights() {
-  switch (config_.init.from) {
-    case InitConfig::From::random: initialize(context_, parameters_, config_.seed, config_.model.initializer_range); break;
-    case InitConfig::From::hf_checkpoint: import_hf(config_.init.path, config_.model, parameters_); break;
-    case InitConfig::From::checkpoint: load_weights(context_, config_.init.path, parameters_); break;
+  Context& context = model_->context();
+  ParameterSet& parameters = model_->parameters();
+  together(world_, [&] {
+    switch (config_.init.from) {
+      case InitConfig::From::random: initialize(context, parameters, config_.seed, config_.model.initializer_range); break;
+      case InitConfig::From::hf_checkpoint: import_hf(config_.init.path, config_.model, parameters); break;
+      case InitConfig::From::checkpoint: load_weights(context, config_.init.path, parameters); break;
+    }
+  });
+  model_->optimizer().reset_master(context);
+}
+
+void Trainer::lay_out(const StageConfig& stage) {
+  ParallelLayout layout = layout_of(config_.model, stage, world_.size());
+  if (!model_) {
+    model_ = std::make_unique<ParallelModel>(config_.model, device_, compute_dtype(config_.runtime), layout, world_);
+    return;
   }
-  optimizer_.reset_master(context_);
+  if (same(layout, model_->layout())) return;
+  auto begin = std::chrono::steady_clock::now();
+  std::string from = describe(model_->layout());
+  model_ = std::make_unique<ParallelModel>(*model_, layout, world_);
+  say(" layout {} -> {} ({:.2f} s)\n", from, describe(layout), seconds_since(begin));
 }
 
 void Trainer::describe_stage(const StageConfig& stage) const {
+  const ParallelLayout& layout = model_->layout();
   say("stage {}: {} iterations of {} x {} tokens in {} micro-batches, lr {:g} -> {:g}, rope_theta {:g}{}\n", stage.name, stage.train_iters(),
-      stage.global_batch_size, stage.seq_length, stage.num_microbatches(), stage.lr.lr, stage.lr.min_lr, stage.rope.theta,
+      stage.global_batch_size, stage.seq_length, stage.num_microbatches(layout.mesh.dp), stage.lr.lr, stage.lr.min_lr, stage.rope.theta,
       stage.rope.yarn ? fmt::format(", YaRN x{:g}", stage.rope.yarn->factor) : "");
+  if (world_.size() > 1) say(" {} ranks: {}\n", world_.size(), describe(layout));
 }
 
 void Trainer::run_stage(const StageConfig& stage) {
+  lay_out(stage);
   describe_stage(stage);
-  model_.set_rope(context_, stage.rope, stage.seq_length);
   if (state_.stage_iteration == 0) state_.stream.begin_mix();
-  Stage current(config_, stage, device_, state_.stream);
-  state_.stream = current.stream.state();
+  const Mesh& mesh = model_->mesh();
+  std::optional<Stage> current;
+  together(world_, [&] { current.emplace(config_, stage, device_, mesh, state_.stream); });
+  state_.stream = current->stream.state();
   const std::int64_t total = state_.iteration - state_.stage_iteration + stage.train_iters();
-  ledger_.begin({state_.iteration, total, stage.name, config_.seed, stage.seq_length, stage.global_batch_size, stage.packing, sources_of(stage),
-                 state_.stream});
-  scratch_ = Arena(device_, scratch_.name());  // what the stage before held: its sizes were others
-  saved_.keep = Arena(device_, saved_.keep.name());
-  saved_.routed = Arena(device_, "routed activations", model_.routed_bytes(stage.micro_batch_size * stage.seq_length, stage.recompute));
-  metrics_.write(event("stage_begin").add("stage", stage.name).add("iteration", state_.iteration));
+  if (ledger_)
+    ledger_->begin({state_.iteration, total, stage.name, config_.seed, stage.seq_length, stage.global_batch_size, stage.packing, sources_of(stage),
+                    state_.stream});
+  model_->begin_stage(stage.rope, stage.seq_length, stage.micro_batch_size, stage.num_microbatches(mesh.shape.dp), stage.recompute);
+  write(event("stage_begin").add("stage", stage.name).add("iteration", state_.iteration).add("layout", describe(model_->layout())));
 
   while (state_.stage_iteration < stage.train_iters()) {
-    StepMetrics metrics = step(stage, current);
-    ledger_.step(state_.iteration, state_.stream);
-    metrics_.write(metrics);
-    if (tensorboard_) tensorboard_->write(metrics);
-    window_.add(metrics);
+    report(step(stage, *current));
     bool last = state_.stage_iteration == stage.train_iters();
-    if (state_.iteration % config_.logging.log_interval == 0 || last) say("{}\n", window_.line(total, remaining_flops(stage)));
+    if (state_.iteration % config_.logging.log_interval == 0 || last)
+      if (speaks()) say("{}\n", window_.line(total, remaining_flops(stage)));
     auto due = [&](std::int64_t interval) { return interval > 0 && state_.iteration % interval == 0; };
-    if (last || due(config_.validation.eval_interval)) validate(current);
-    if (!last && due(config_.checkpoint.save_interval)) save(stage, current, false);
+    if (last || due(config_.validation.eval_interval)) validate(*current);
+    if (!last && due(config_.checkpoint.save_interval)) save(stage, false);
   }
-  save(stage, current, true);
+  save(stage, true);
   JsonLine end = event("stage_end").add("stage", stage.name).add("iteration", state_.iteration);
   if (stage.packing == Packing::best_fit) {
     const double share = utilization(state_.stream.padding(), state_.stream.sequences_since_mix_change * stage.seq_length);
     say(" stage {}: {:.2f} % of its tokens are documents', the others masked\n", stage.name, 100 * share);
     end.add("packing_utilization", share);
   }
-  metrics_.write(end);
+  write(end);
 }
 
-double Trainer::forward_backward(const StageConfig& stage, Stage& current) {
-  double scale = 1.0 / double(std::max<std::int64_t>(current.batch.counted_targets(), 1)), loss = 0;
-  for (std::int64_t i = 0; i < current.batch.micro_batches(); ++i) {
-    saved_.reset();
-    Pass pass{context_, current.batch[i], saved_.keep, saved_.routed, Mode::train, stage.recompute, stage.moe, current.batch.micro_batches()};
-    model_.forward(pass, scale, saved_);
-    loss += sum(context_, saved_.token_loss);
-    model_.backward(pass, saved_);
-  }
-  return loss * scale;
+void Trainer::report(const StepMetrics& metrics) {
+  if (!speaks()) return;
+  ledger_->step(state_.iteration, state_.stream);
+  metrics_->write(metrics);
+  if (tensorboard_) tensorboard_->write(metrics);
+  window_.add(metrics);
 }
 
 StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
   auto begin = std::chrono::steady_clock::now();
+  const Mesh& mesh = model_->mesh();
   StepMetrics metrics;
   metrics.learning_rate = learning_rate(stage.lr, stage.steps(), state_.stage_iteration);
   OptimizerSettings optimizer = stage.optimizer.settings;
   optimizer.weight_decay = weight_decay(stage.optimizer, stage.steps(), state_.stage_iteration);
 
-  current.stream.next(stage.global_batch_size, 0, 1, current.sequences);
+  current.stream.next(stage.global_batch_size, mesh.position.dp, mesh.shape.dp, current.sequences);
   current.batch.assign(current.sequences);
-  metrics.lm_loss = forward_backward(stage, current);
+  StepLoss loss = model_->forward_backward(current.batch, {stage.recompute, stage.moe});
+  metrics.lm_loss = loss.lm_loss;
   report_router(stage, metrics);
-  OptimizerResult result = optimizer_.step(context_, optimizer, metrics.learning_rate);
+  OptimizerResult result = model_->update(optimizer, metrics.learning_rate);
 
   const std::int64_t padding = state_.stream.padding();
   state_.stream = current.stream.state();
@@ -207,27 +227,48 @@ StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
   metrics.consumed_samples = state_.consumed_samples;
   metrics.consumed_tokens = state_.consumed_tokens;
   metrics.grad_norm = result.grad_norm;
-  metrics.params_norm = optimizer_.params_norm(context_);
+  metrics.params_norm = model_->optimizer().params_norm(model_->context());
   metrics.global_batch_size = stage.global_batch_size;
-  metrics.tokens = current.batch.tokens();
-  metrics.model_flops = model_flops(config_.model, double(metrics.tokens), current.batch.sum_squared_lengths());
+  metrics.tokens = stage.tokens_per_iteration();
+  metrics.model_flops = model_flops(config_.model, double(metrics.tokens), loss.sum_squared_lengths);
+  metrics.devices = world_.size();
   metrics.peak_tflops = peak_tflops_;
-  metrics.memory_bytes = peak_resident_bytes();
   metrics.skipped = result.skipped;
   metrics.nan = !std::isfinite(metrics.lm_loss) || !std::isfinite(result.grad_norm);
+  gather_measures(metrics);
   metrics.iteration_time_ms = seconds_since(begin) * 1e3;
   flops_per_token_ = metrics.model_flops / double(metrics.tokens);
   return metrics;
+}
+
+void Trainer::gather_measures(StepMetrics& metrics) {
+  const Mesh& mesh = model_->mesh();
+  double memory = double(peak_resident_bytes());
+  if (world_.size() > 1) {
+    AxisBytes sent = world_.bytes();
+    std::vector<double> sums(std::size_t(kAxes + mesh.shape.pp));
+    for (int a = 0; a < kAxes; ++a) sums[std::size_t(a)] = double(sent.sent[std::size_t(a)] - sent_before_.sent[std::size_t(a)]);
+    sent_before_ = sent;
+    sums[std::size_t(kAxes + mesh.position.pp)] = model_->executor().idle_share() * mesh.shape.pp / world_.size();
+    Pending adding = world_.all_reduce(Tensor(sums.data(), DType::f64, {std::int64_t(sums.size())}));
+    Pending comparing = world_.all_reduce(Tensor(&memory, DType::f64, {1}), Reduction::max);
+    adding.wait();
+    comparing.wait();
+    auto bytes = [&](Axis axis) { return std::int64_t(sums[std::size_t(axis)]); };
+    metrics.comm_bytes = {bytes(Axis::tp), bytes(Axis::cp), bytes(Axis::ep) + bytes(Axis::etp), bytes(Axis::dp) + bytes(Axis::edp), bytes(Axis::pp)};
+    if (mesh.shape.pp > 1) metrics.pipeline_idle.assign(sums.begin() + kAxes, sums.end());
+  }
+  metrics.memory_bytes = std::int64_t(memory);
 }
 
 // Losses of the routers and tokens per expert; the step's counts become the previous ones.
 void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
   double balance = 0, current_f = 0, z = 0, tokens = 0, squares = 0, experts = 0;
   TokensPerExpert load{INFINITY, 0, 0};
-  for (RouterStatistics& layer : model_.router_statistics()) {
+  for (const RouterStatistics& layer : model_->router_statistics()) {
     if (layer.counts.empty()) continue;
-    balance += layer.balance_loss_sum / double(layer.micro_batches);
-    z += layer.z_loss_sum / double(layer.micro_batches);
+    balance += layer.balance_loss_sum / layer.micro_batches;
+    z += layer.z_loss_sum / layer.micro_batches;
     current_f += layer.loss_with_current_counts(stage.moe);
     for (std::int64_t n : layer.counts) {
       load.min = std::min(load.min, double(n));
@@ -236,8 +277,8 @@ void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
       squares += double(n) * double(n);
       experts += 1;
     }
-    layer.end_step();
   }
+  model_->end_router_step();
   if (experts == 0) return;
   double mean = tokens / experts;
   load.cv = std::sqrt(std::max(0.0, squares / experts - mean * mean)) / mean;
@@ -248,22 +289,25 @@ void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
 }
 
 void Trainer::validate(Stage& current) {
-  for (const ValidationResult& result : current.validation.run(context_, model_)) {
+  for (const ValidationResult& result : current.validation.run(*model_)) {
     say("{}\n", log_line(result, state_.iteration));
     JsonLine line = event("validation").add("stage", state_.stage_name).add("iteration", state_.iteration);
     add_to(line, result);
-    metrics_.write(line);
+    write(line);
     if (tensorboard_) tensorboard_->write(result, state_.iteration, state_.consumed_samples);
   }
 }
 
-void Trainer::save(const StageConfig& stage, Stage&, bool finished) {
+void Trainer::save(const StageConfig& stage, bool finished) {
   auto begin = std::chrono::steady_clock::now();
   state_.stage_finished = finished;
-  std::string path = save_checkpoint(config_.output_dir + "/checkpoints", state_, parts(), to_yaml(config_), config_.checkpoint.keep);
+  std::vector<RouterStatistics> router = model_->router_statistics();
+  model_->gatherer().finish();
+  CheckpointParts parts{model_->config(), model_->parameters(), model_->optimizer(), router, model_->mesh()};
+  std::string path = save_checkpoint(config_.output_dir + "/checkpoints", state_, parts, to_yaml(config_), config_.checkpoint.keep);
   double seconds = seconds_since(begin);
   say(" saved {} ({:.2f} s)\n", path, seconds);
-  metrics_.write(event("checkpoint").add("stage", stage.name).add("iteration", state_.iteration).add("path", path).add("seconds", seconds));
+  write(event("checkpoint").add("stage", stage.name).add("iteration", state_.iteration).add("path", path).add("seconds", seconds));
 }
 
 double Trainer::remaining_flops(const StageConfig& stage) const {

@@ -35,14 +35,30 @@ LossTable::LossTable(std::int64_t seq_length) : by_role_(kRoleNames.size()), by_
   }
 }
 
-void LossTable::add(const PackedSequence& sequence, const Tensor& token_loss) {
-  AF_CHECK(token_loss.numel() == std::int64_t(sequence.targets.size()), "{} losses of {} tokens", token_loss.numel(), sequence.targets.size());
-  for (std::size_t i = 0; i < sequence.targets.size(); ++i) {
-    if (sequence.targets[i] < 0) continue;
+void LossTable::add(const PackedSequence& sequence, const Tensor& token_loss, std::int64_t begin) {
+  AF_CHECK(begin + token_loss.numel() <= std::int64_t(sequence.targets.size()), "{} losses from token {} of {}", token_loss.numel(), begin,
+           sequence.targets.size());
+  for (std::int64_t i = 0; i < token_loss.numel(); ++i) {
+    const std::size_t token = std::size_t(begin + i);
+    if (sequence.targets[token] < 0) continue;
     const double loss = token_loss.dtype == DType::f64 ? token_loss.as<double>()[i] : double(token_loss.as<float>()[i]);
     total_.add(loss);
-    by_role_[sequence.roles[i]].add(loss);
-    by_position_[bucket_of(sequence.positions[i])].add(loss);
+    by_role_[sequence.roles[token]].add(loss);
+    by_position_[bucket_of(sequence.positions[token])].add(loss);
+  }
+}
+
+void LossTable::reduce_over(const Comm& world) {
+  if (world.size() == 1) return;
+  std::vector<LossSum*> sums = {&total_};
+  for (RoleLoss& part : by_role_) sums.push_back(&part);
+  for (PositionLoss& part : by_position_) sums.push_back(&part);
+  std::vector<double> numbers;
+  for (const LossSum* part : sums) numbers.insert(numbers.end(), {part->loss, double(part->targets)});
+  world.all_reduce(Tensor(numbers.data(), DType::f64, {std::int64_t(numbers.size())})).wait();
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    sums[i]->loss = numbers[2 * i];
+    sums[i]->targets = std::int64_t(numbers[2 * i + 1]);
   }
 }
 
@@ -55,30 +71,44 @@ ValidationResult LossTable::result() const {
   return result;
 }
 
-Validation::Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device)
-    : config_(config), stage_(stage), batch_(device, stage.seq_length, stage.micro_batch_size, 1) {
+Validation::Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device, const Mesh& mesh)
+    : config_(config), stage_(stage), batch_(device, stage.seq_length, stage.micro_batch_size, 1, mesh.shape.cp, mesh.position.cp) {
   for (const DataSource& source : config.data)
     sequences_.push_back(std::min(config.eval_iters * stage.global_batch_size, open_source(source, stage.seq_length).sequences_per_epoch(0)));
 }
 
-std::vector<ValidationResult> Validation::run(const Context& context, Qwen3Model& model) {
+// The losses of this rank's tokens: its chunks of each sequence, and with sequence parallelism its part of these.
+void Validation::add(ParallelModel& model, const std::vector<PackedSequence>& sequences, const Tensor& token_loss, LossTable& table) const {
+  const Mesh& mesh = model.mesh();
+  if (!mesh.last_stage() || (!mesh.shape.sequence_parallel && mesh.position.tp > 0)) return;
+  const std::int64_t first = mesh.shape.sequence_parallel ? token_loss.numel() * mesh.position.tp : 0, end = first + token_loss.numel();
+  std::int64_t row = 0;  // of the tokens of this rank of cp
+  for (const PackedSequence& sequence : sequences)
+    for (Range chunk : context_chunks(stage_.seq_length, mesh.shape.cp, mesh.position.cp)) {
+      const std::int64_t from = std::max(row, first), to = std::min(row + chunk.size(), end);
+      if (from < to) table.add(sequence, token_loss.slice_rows(from - first, to - first), chunk.begin + from - row);
+      row += chunk.size();
+    }
+}
+
+std::vector<ValidationResult> Validation::run(ParallelModel& model) {
   std::vector<ValidationResult> results;
   std::vector<PackedSequence> sequences;
+  const int dp = model.mesh().shape.dp, dp_rank = model.mesh().position.dp;
   for (std::size_t i = 0; i < config_.data.size(); ++i) {
     LossTable table(stage_.seq_length);
     SequenceStream stream = open_source(config_.data[i], stage_.seq_length);
-    for (std::int64_t begin = 0; begin < sequences_[i]; begin += stage_.micro_batch_size) {
-      stream.next(stage_.micro_batch_size, 0, 1, sequences);
-      for (std::int64_t j = std::max<std::int64_t>(sequences_[i] - begin, 0); j < stage_.micro_batch_size; ++j)  // fills up the last micro-batch
-        std::fill(sequences[std::size_t(j)].targets.begin(), sequences[std::size_t(j)].targets.end(), -1);
+    for (std::int64_t begin = 0; begin < sequences_[i]; begin += stage_.micro_batch_size * dp) {
+      stream.next(stage_.micro_batch_size * dp, dp_rank, dp, sequences);
+      for (PackedSequence& sequence : sequences)  // what fills up the last micro-batches does not count
+        if (sequence.global_index >= sequences_[i]) std::fill(sequence.targets.begin(), sequence.targets.end(), -1);
       batch_.assign(sequences);
-      Arena::Scope scope(context.scratch);
-      Tensor token_loss = context.scratch.tensor({batch_.tokens()}, accumulator_of(model.parameters().dtype()));
-      Pass pass{context, batch_[0], context.scratch, context.scratch, Mode::evaluate, stage_.recompute, stage_.moe, 1};
-      model.evaluate(pass, token_loss);
-      for (std::int64_t j = 0; j < stage_.micro_batch_size; ++j)
-        table.add(sequences[std::size_t(j)], token_loss.slice_rows(j * stage_.seq_length, (j + 1) * stage_.seq_length));
+      Arena scratch(model.context().device, "validation");
+      Tensor token_loss = scratch.tensor({model.local_tokens(batch_[0])}, accumulator_of(model.parameters().dtype()));
+      model.evaluate(batch_[0], {stage_.recompute, stage_.moe}, token_loss);
+      add(model, sequences, token_loss, table);
     }
+    table.reduce_over(model.mesh().world);
     ValidationResult result = table.result();
     result.name = config_.data[i].name;
     result.sequences = sequences_[i];

@@ -9,7 +9,7 @@
 #include "launch/config.h"
 #include "launch/global_batch.h"
 #include "launch/json_line.h"
-#include "models/qwen3.h"
+#include "launch/parallel_model.h"
 
 namespace af {
 
@@ -41,8 +41,10 @@ struct ValidationResult {
 class LossTable {
  public:
   explicit LossTable(std::int64_t seq_length);
-  // token_loss: of the sequence's tokens, [S] fp32 or fp64.
-  void add(const PackedSequence& sequence, const Tensor& token_loss);
+  // token_loss [n] fp32 or fp64: of the sequence's tokens from `begin` on.
+  void add(const PackedSequence& sequence, const Tensor& token_loss, std::int64_t begin = 0);
+  // Adds up the tables of all ranks, each token's loss being in one of them. Collective.
+  void reduce_over(const Comm& world);
   ValidationResult result() const;
 
  private:
@@ -54,10 +56,13 @@ class LossTable {
 // The first eval_iters * global_batch_size sequences of each source (fewer where it has fewer), in file order.
 class Validation {
  public:
-  Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device);
-  std::vector<ValidationResult> run(const Context& context, Qwen3Model& model);
+  Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device, const Mesh& mesh);
+  // Collective; the same on all ranks.
+  std::vector<ValidationResult> run(ParallelModel& model);
 
  private:
+  void add(ParallelModel& model, const std::vector<PackedSequence>& sequences, const Tensor& token_loss, LossTable& table) const;
+
   const ValidationConfig& config_;
   const StageConfig& stage_;
   std::vector<std::int64_t> sequences_;  // of each source

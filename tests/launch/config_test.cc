@@ -76,7 +76,7 @@ TEST(Config, Reads) {
 
   const StageConfig& one = c.stages[0];
   EXPECT_EQ(one.train_iters(), 244);  // 2e6 / (8 * 1024) = 244.1
-  EXPECT_EQ(one.num_microbatches(), 4);
+  EXPECT_EQ(one.num_microbatches(1), 4);
   EXPECT_EQ(one.lr.lr_warmup_fraction, 0.01);
   EXPECT_TRUE(one.recompute.moe_act && one.recompute.layernorm && !one.recompute.core_attn);
   EXPECT_EQ(one.rope.theta, 1e6);
