@@ -5,17 +5,6 @@
 #include <utility>
 
 namespace af::comm {
-namespace {
-constexpr std::int64_t kTick = 20'000'000;  // ns between looks at the clock for operations that are late
-
-// Whether a rank's recorder says that it has begun an operation.
-bool has_begun(const std::vector<FlightRecord>& records, const Header& h) {
-  return std::any_of(records.begin(), records.end(), [&](const FlightRecord& r) {
-    return r.group == h.group && r.axis == h.axis && r.sequence >= h.sequence && r.kind != CommKind::send && r.kind != CommKind::receive;
-  });
-}
-
-}  // namespace
 
 int spin_microseconds(int ranks_on_host) { return 2 * ranks_on_host <= int(std::thread::hardware_concurrency()) ? 50 : 0; }
 
@@ -28,8 +17,9 @@ Engine::Engine(std::function<std::unique_ptr<Transport>()> make, const CommOptio
       rank_ = transport_->rank(), size_ = transport_->size();
       if (!options_.recorder_directory.empty())
         recorder_ = std::make_unique<FlightRecorder>(FlightRecorder::path_of(options_.recorder_directory, rank_), rank_);
-    } catch (...) {
+    } catch (const std::exception& what) {
       error = std::current_exception();
+      if (transport_) transport_->fail(what.what());
     }
     {
       std::lock_guard lock(mutex_);
@@ -170,10 +160,11 @@ void Engine::start(Request& request) {
 
 void Engine::run() {
   active_.reserve(1024);
+  missing_.reserve(std::size_t(size_));
   while (true) {
     bool moved = false;
     try {
-      if (transport_->failed()) stop_all(transport_->failure());
+      if (failure_.empty() && transport_->failed()) stop_all(transport_->failure());
       moved = accept();
       moved |= transport_->progress();
       moved |= advance();
@@ -251,82 +242,6 @@ void Engine::stop_all(const std::string& reason) {
 void Engine::fail(const std::string& reason) {
   transport_->fail(reason);
   stop_all(reason);
-}
-
-void Engine::record(const Operation& operation, FlightRecord::State state) {
-  if (!recorder_) return;
-  FlightRecord& r = recorder_->at(operation.number);
-  if (state == FlightRecord::State::started && r.number == operation.number && r.state == state) {  // still under way
-    const std::vector<int> missing = operation.missing();
-    r.missing_count = std::int32_t(missing.size());
-    std::copy_n(missing.begin(), std::min<std::size_t>(missing.size(), FlightRecord::kMostMissing), r.missing);
-    return;
-  }
-  if (r.number != operation.number && state != FlightRecord::State::started) return;  // the ring has gone round
-  const Header& h = operation.header;
-  r.state = FlightRecord::State::empty;
-  r.number = operation.number, r.sequence = h.sequence, r.begun = operation.begun, r.ended = operation.ended, r.elements = h.elements;
-  r.group = h.group, r.group_size = operation.group->size(), r.peer = operation.group->members[std::size_t(h.root)];
-  r.kind = h.kind, r.dtype = h.dtype, r.axis = h.axis;
-  if (state == FlightRecord::State::started) r.missing_count = 0;
-  std::atomic_signal_fence(std::memory_order_seq_cst);  // a killed process leaves what it stored, in this order
-  r.state = state;
-}
-
-// What the recorders of other ranks on this host, or in a shared directory, say.
-std::string Engine::whereabouts(const std::vector<int>& ranks) const {
-  std::string text;
-  if (options_.recorder_directory.empty()) return text;
-  const std::int64_t now = now_ns();
-  for (int rank : ranks) {
-    const std::vector<FlightRecord> records = read_flight_records(FlightRecorder::path_of(options_.recorder_directory, rank));
-    if (records.empty()) {
-      text += fmt::format("; rank {}: no flight record", rank);
-      continue;
-    }
-    const FlightRecord* last = &records.back();  // or the oldest that it waits in
-    for (const FlightRecord& r : records)
-      if (r.state == FlightRecord::State::started) {
-        last = &r;
-        break;
-      }
-    text += fmt::format("; rank {} was last in {}", rank, last->str(now));
-  }
-  return text;
-}
-
-std::string Engine::late_message(const Operation& operation) const {
-  std::vector<int> missing = operation.missing();
-  const Header& h = operation.header;
-  if (!options_.recorder_directory.empty() && h.kind != CommKind::send && h.kind != CommKind::receive) {
-    std::vector<int> absent;  // exactly, where recorders can be read: what has not come may hang on a third rank
-    for (int rank : operation.group->members)
-      if (rank != rank_ && !has_begun(read_flight_records(FlightRecorder::path_of(options_.recorder_directory, rank)), h)) absent.push_back(rank);
-    if (!absent.empty()) missing = absent;
-  }
-  std::sort(missing.begin(), missing.end());
-  std::string ranks;
-  for (int rank : missing) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
-  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive{}", h.str(), double(now_ns() - operation.begun) * 1e-9,
-                     missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks, whereabouts(missing));
-}
-
-// The rank next to one that did not come knows for certain; the others, who wait for something further away, let it speak first.
-void Engine::watch() {
-  const std::int64_t now = now_ns();
-  if (active_.empty() || now - watched_ < kTick) return;
-  watched_ = now;
-  const double limit = options_.timeout_seconds, grace = std::clamp(0.1 * limit, 0.2, 5.);
-  for (const Operation* operation : active_) {
-    if (operation->not_before) continue;
-    if (now - operation->begun > kTick) record(*operation, FlightRecord::State::started);
-    const bool message = operation->header.kind == CommKind::send || operation->header.kind == CommKind::receive;
-    if (limit > 0 && double(now - operation->begun) * 1e-9 > (message || operation->left_missing() ? limit : limit + grace)) {
-      const std::string reason = late_message(*operation);
-      fail(reason);
-      return;
-    }
-  }
 }
 
 }  // namespace af::comm

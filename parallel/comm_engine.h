@@ -69,6 +69,7 @@ class Engine {
   std::unique_ptr<FlightRecorder> recorder_;
   std::vector<Operation*> active_;  // in the order of their start
   std::int64_t watched_ = 0;
+  std::vector<int> missing_;  // room for record()
   std::array<std::atomic<std::int64_t>, kAxes> sent_ = {};
 
   mutable std::mutex mutex_;  // guards what follows, and groups' counters and free lists

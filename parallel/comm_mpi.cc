@@ -28,7 +28,7 @@ struct MpiWorld::Shared {
 namespace comm {
 namespace {
 
-constexpr std::int64_t kLongSleep = 20'000'000;  // ns, with a doorbell
+constexpr std::int64_t kLongSleep = 100'000'000;  // ns, with a doorbell
 constexpr int kLooks = 3;                        // Open MPI looks at requests before it looks for messages: what came shows in the next call
 constexpr std::size_t kShort = 4000;             // bytes of a message that MPI hands over at once (the shared-memory transport's eager limit is 4096)
 constexpr std::int64_t kAbortGrace = 2'000'000'000;  // ns from a failure of the engine until it ends the job by itself
@@ -97,6 +97,7 @@ class MpiTransport : public Transport {
       check(MPI_Irecv(request.data, count, MPI_BYTE, request.peer, request.tag, comm_, &handle), "MPI_Irecv");
     }
     requests_.push_back(&request);
+    sleeps_at_start_.push_back(sleeps_);
     polled_ += polled(request);
     if (request.send) bells_->knock(request.peer);
   }
@@ -125,13 +126,15 @@ class MpiTransport : public Transport {
       }
       request.done = true;
       polled_ -= polled(request);
-      if (!request.send && request.bytes > kShort) bells_->knock(request.peer);  // the sender's request ends, too
+      // A long message's sender ends with its receiver; a send that MPI had put off has left only now.
+      const bool late = sleeps_at_start_[std::size_t(ended_[std::size_t(i)])] != sleeps_;
+      if (request.send ? late : request.bytes > kShort) bells_->knock(request.peer);
       requests_[std::size_t(ended_[std::size_t(i)])] = nullptr;
     }
     std::size_t kept = 0;
     for (std::size_t i = 0; i < requests_.size(); ++i)
-      if (requests_[i]) requests_[kept] = requests_[i], handles_[kept] = handles_[i], ++kept;
-    requests_.resize(kept), handles_.resize(kept);
+      if (requests_[i]) requests_[kept] = requests_[i], handles_[kept] = handles_[i], sleeps_at_start_[kept] = sleeps_at_start_[i], ++kept;
+    requests_.resize(kept), handles_.resize(kept), sleeps_at_start_.resize(kept);
     idle_since_ = 0;
     return true;
   }
@@ -147,6 +150,7 @@ class MpiTransport : public Transport {
       if (now - idle_since_ < spin_) return;
       if (now - idle_since_ < spin_ + yield_) return void(sched_yield());
     }
+    ++sleeps_;
     bells_->sleep(heard_, waiting && polled_ ? sleep_ * 1000 : kLongSleep);
     heard_ = bells_->knocks();
     sleep_ = std::min(sleep_ * 3 / 2, longest_sleep_);
@@ -155,7 +159,7 @@ class MpiTransport : public Transport {
   void wake() override { bells_->knock(rank_); }
 
   // MPI cannot take a message back: no call of MPI, but the last, follows.
-  void withdraw() override { requests_.clear(), handles_.clear(), polled_ = 0; }
+  void withdraw() override { requests_.clear(), handles_.clear(), sleeps_at_start_.clear(), polled_ = 0; }
   bool failed() const override { return false; }
   std::string failure() const override { return {}; }
   void fail(const std::string& reason) override {
@@ -165,7 +169,7 @@ class MpiTransport : public Transport {
   }
 
  private:
-  int polled(const Request& request) const { return request.bytes > kShort || !bells_->here(request.peer); }
+  int polled(const Request& request) const { return request.send || request.bytes > kShort || !bells_->here(request.peer); }
 
   [[noreturn]] static void abort(int exit_code) {
     MPI_Abort(MPI_COMM_WORLD, exit_code);
@@ -186,11 +190,13 @@ class MpiTransport : public Transport {
   Shared& shared_;
   std::unique_ptr<Doorbells> bells_;
   std::uint32_t heard_ = 0;
-  int polled_ = 0;  // requests of which no knock tells
+  int polled_ = 0;  // requests of which no knock tells; a short send is done at the next look, or MPI has put it off
+  std::uint32_t sleeps_ = 0;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
   std::vector<MPI_Request> handles_;
   std::vector<Request*> requests_;
+  std::vector<std::uint32_t> sleeps_at_start_;  // of each request
   std::vector<int> ended_;
   std::vector<MPI_Status> statuses_;
   std::int64_t spin_ = 0, yield_ = 0, idle_since_ = 0;  // ns

@@ -1,29 +1,14 @@
 #include "parallel/comm_operation.h"
 
 #include <algorithm>
-#include <bit>
 #include <chrono>
-#include <cstring>
 
 #include "parallel/comm_engine.h"
-#include "parallel/comm_reduce.h"
 
 namespace af::comm {
 namespace {
-constexpr int kBigGroup = 9;                        // from here on small operations take the tree
-constexpr std::int64_t kSmall = 4096;               // bytes of a small all_reduce or reduce_scatter
-constexpr std::int64_t kSmallGathered = 64 << 10;   // bytes of all parts of a small all_gather
-constexpr std::int64_t kPiece = 256 << 10;          // of a sum or broadcast: stays in the second-level cache (64 MB: facts of MPI)
-constexpr std::int64_t kStaging = 512 << 10;        // bytes of one round of pieces from all ranks
 constexpr std::int64_t kMisfitGrace = 200'000'000;  // ns in which a header that says more may arrive
-
-void copy(void* to, const void* from, std::int64_t bytes) {
-  if (bytes && to != from) std::memmove(to, from, std::size_t(bytes));
 }
-int pieces_of(std::int64_t bytes, std::int64_t piece) { return bytes ? int((bytes + piece - 1) / piece) : 1; }
-// Ranks of the subtree of `rank` in a binomial tree over n: rank .. rank + 2^k - 1 with k the trailing zeros of rank.
-int subtree(int rank, int n) { return rank == 0 ? n : std::min(1 << std::countr_zero(unsigned(rank)), n - rank); }
-}  // namespace
 
 std::int64_t now_ns() { return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
@@ -50,7 +35,7 @@ std::string Header::str() const {
 Stream& Operation::add(bool send, int peer, Phase phase, char* data, std::int64_t bytes, std::int64_t piece) {
   Stream& s = streams_.emplace_back();
   s.send = send, s.peer = peer, s.phase = phase, s.data = data, s.bytes = bytes, s.piece = piece;
-  s.pieces = s.ready = pieces_of(bytes, piece);
+  s.pieces = s.ready = bytes ? int((bytes + piece - 1) / piece) : 1;
   return s;
 }
 
@@ -82,97 +67,6 @@ void Operation::begin() {
   if (staging_bytes_) staging_ticket_ = group->staging_asked++;
 }
 
-void Operation::begin_form() {
-  const int n = group->size();
-  const std::int64_t all = send_offset[std::size_t(n)];
-  switch (header.kind) {
-    case CommKind::all_reduce:
-    case CommKind::reduce_scatter:
-    case CommKind::barrier:
-      if (n >= kBigGroup && all <= kSmall) return begin_tree();
-      return header.kind == CommKind::barrier ? begin_exchange() : begin_reduce();
-    case CommKind::all_gather:
-      if (n >= kBigGroup && !header.rows_hash && receive_offset[n] <= kSmallGathered) return begin_tree();
-      return begin_exchange();
-    case CommKind::broadcast:
-      return begin_broadcast();
-    default:
-      return begin_exchange();
-  }
-}
-
-// Every rank to every other. Parts that both sides know to be empty are not sent; those of all_to_all_v, of which each side
-// knows its own view only, are, so that a disagreement shows.
-void Operation::begin_exchange() {
-  form_ = Form::exchange;
-  const int n = group->size(), r = group->rank;
-  const bool always = header.kind == CommKind::all_to_all_v || header.kind == CommKind::barrier;
-  const bool same = header.kind == CommKind::all_gather;  // all of x to everyone
-  char *from = static_cast<char*>(x.data), *to = static_cast<char*>(out.data);
-  auto begin_of = [&](int target) { return same ? 0 : send_offset[target]; };
-  auto bytes_to = [&](int target) { return same ? std::int64_t(x.bytes()) : send_offset[target + 1] - send_offset[target]; };
-  copy(to + receive_offset[r], from + begin_of(r), bytes_to(r));
-  for (int i = 1; i < n; ++i) {
-    const int source = (r + n - i) % n, target = (r + i) % n;
-    const std::int64_t in = receive_offset[source + 1] - receive_offset[source], leaving = bytes_to(target);
-    if (in || always) add(false, source, Phase::parts, to + receive_offset[source], in);
-    if (leaving || always) add(true, target, Phase::parts, from + begin_of(target), leaving);
-  }
-}
-
-void Operation::begin_reduce() {
-  form_ = Form::reduce;
-  const int n = group->size(), r = group->rank;
-  gather_ = header.kind == CommKind::all_reduce;
-  piece_ = std::clamp<std::int64_t>(kStaging / (n - 1) / 64 * 64, 4096, kPiece);
-  char* from = static_cast<char*>(x.data);
-  own_ = gather_ ? from + send_offset[r] : static_cast<char*>(out.data);
-  pieces_ = part_bytes(r) ? pieces_of(part_bytes(r), piece_) : 0;
-  first_out_ = int(streams_.size());
-  for (int i = 1; i < n; ++i) {
-    const int peer = (r + i) % n;
-    if (part_bytes(peer)) add(true, peer, Phase::parts, from + send_offset[peer], part_bytes(peer), piece_);
-  }
-  first_gather_ = int(streams_.size());
-  if (gather_)  // a piece is received where the peer's own addend stood, once that has left
-    for (int i = 1; i < n; ++i) {
-      const int peer = (r + i) % n;
-      if (part_bytes(peer)) add(false, peer, Phase::results, from + send_offset[peer], part_bytes(peer), piece_).ready = 0;
-    }
-  first_down_ = int(streams_.size());
-  if (gather_ && pieces_)
-    for (int i = 1; i < n; ++i) add(true, (r + i) % n, Phase::results, own_, part_bytes(r), piece_).ready = 0;
-  first_in_ = int(streams_.size());
-  if (pieces_) staging_bytes_ = std::min<std::int64_t>(pieces_, Stream::kWindow) * (n - 1) * std::min(piece_, (part_bytes(r) + 63) / 64 * 64);
-}
-
-// A tree over the ranks with root 0: the children of r are r + 1, r + 2, r + 4, ... below the lowest bit of r.
-void Operation::begin_tree() {
-  form_ = Form::tree;
-  const int n = group->size(), r = group->rank;
-  leaf_bytes_ = header.kind == CommKind::all_gather ? std::int64_t(x.bytes()) : send_offset[n];
-  result_bytes_ = header.kind == CommKind::all_gather ? n * leaf_bytes_ : leaf_bytes_;
-  staging_bytes_ = subtree(r, n) * leaf_bytes_ + (header.kind == CommKind::reduce_scatter ? result_bytes_ : 0);
-  if (!staging_bytes_) begin_staged();
-}
-
-void Operation::begin_broadcast() {
-  form_ = Form::broadcast;
-  const int n = group->size(), root = header.root, v = (group->rank + n - root) % n;
-  char* data = static_cast<char*>(x.data);
-  const std::int64_t bytes = std::int64_t(x.bytes());
-  if (!bytes) return;
-  if (v) {
-    parent_ = int(streams_.size());
-    add(false, (v - (1 << std::countr_zero(unsigned(v))) + root) % n, Phase::down, data, bytes, kPiece);
-  }
-  first_down_ = int(streams_.size());
-  for (int k = std::bit_floor(unsigned(subtree(v, n) - 1)); k > 0; k /= 2) {
-    Stream& s = add(true, (v + k + root) % n, Phase::down, data, bytes, kPiece);
-    if (v) s.ready = 0;
-  }
-}
-
 // Two halves of the group's staging, each as large as its largest need so far.
 bool Operation::take_staging() {
   Group& g = *group;
@@ -197,41 +91,6 @@ bool Operation::take_staging() {
 void Operation::release_staging() {
   if (staging_half_ >= 0) group->staging_used[staging_half_] = false;
   staging_half_ = -1;
-}
-
-void Operation::begin_staged() {
-  const int n = group->size(), r = group->rank;
-  if (form_ == Form::reduce) {
-    const int slots = std::min(pieces_, Stream::kWindow);
-    const std::int64_t slot = std::min(piece_, (part_bytes(r) + 63) / 64 * 64);
-    sources_.resize(std::size_t(n));
-    first_in_ = int(streams_.size());
-    for (int i = 1; i < n; ++i) {
-      const int peer = (r + n - i) % n;
-      const int place = peer < r ? peer : peer - 1;
-      Stream& s = add(false, peer, Phase::parts, staging_ + place * slots * slot, part_bytes(r), piece_);
-      s.slots = slots, s.ready = slots;
-    }
-    incoming_ = n - 1;
-    return;
-  }
-  const int own = subtree(r, n);
-  copy(staging_, x.data, leaf_bytes_);
-  result_ = header.kind == CommKind::all_gather       ? static_cast<char*>(out.data)
-            : header.kind == CommKind::reduce_scatter ? staging_ + own * leaf_bytes_
-                                                      : static_cast<char*>(x.data);
-  first_in_ = int(streams_.size());
-  for (int k = 1; k < own; k *= 2)
-    add(false, r + k, Phase::up, staging_ ? staging_ + k * leaf_bytes_ : nullptr, std::min(k, own - k) * leaf_bytes_), ++incoming_;
-  if (r) {
-    const int above = r - (1 << std::countr_zero(unsigned(r)));
-    up_ = int(streams_.size());
-    add(true, above, Phase::up, staging_, own * leaf_bytes_).ready = 0;
-    parent_ = int(streams_.size());
-    add(false, above, Phase::down, result_, result_bytes_);
-  }
-  first_down_ = int(streams_.size());
-  for (int k = int(std::bit_floor(unsigned(own - 1))); k > 0; k /= 2) add(true, r + k, Phase::down, result_, result_bytes_).ready = 0;
 }
 
 bool Operation::advance(Stream& s) {
@@ -292,72 +151,8 @@ bool Operation::advance() {
   return moved;
 }
 
-bool Operation::after_reduce() {
-  bool moved = false;
-  const int n = group->size(), r = group->rank;
-  while (incoming_ && summed_ < pieces_) {
-    bool arrived = true;
-    for (int i = 0; i < incoming_; ++i) arrived &= streams_[std::size_t(first_in_ + i)].done > summed_;
-    if (!arrived) break;
-    const std::int64_t offset = summed_ * piece_, size = std::min(piece_, part_bytes(r) - offset);
-    for (int i = 0; i < incoming_; ++i) {
-      const Stream& s = streams_[std::size_t(first_in_ + i)];
-      sources_[std::size_t(s.peer)] = s.data + summed_ % s.slots * std::min(s.piece, (s.bytes + 63) / 64 * 64);
-    }
-    sources_[std::size_t(r)] = static_cast<char*>(x.data) + send_offset[std::size_t(r)] + offset;
-    reduce(header.dtype, header.reduction, {sources_.data(), std::size_t(n)}, own_ + offset, size / std::int64_t(size_of(header.dtype)));
-    ++summed_;
-    for (int i = 0; i < incoming_; ++i) ++streams_[std::size_t(first_in_ + i)].ready;
-    for (int i = first_down_; i < first_in_; ++i) streams_[std::size_t(i)].ready = summed_;
-    moved = true;
-  }
-  for (int i = 0; i < first_down_ - first_gather_; ++i) {  // results may take the place of what has been sent
-    const int sent = streams_[std::size_t(first_out_ + i)].done;
-    Stream& s = streams_[std::size_t(first_gather_ + i)];
-    if (s.ready < sent) s.ready = sent, moved = true;
-  }
-  return moved;
-}
-
-bool Operation::after_tree() {
-  if (staging_bytes_ && staging_half_ < 0) return false;
-  const int n = group->size(), r = group->rank;
-  bool moved = false;
-  bool below = true;
-  for (int i = 0; i < incoming_; ++i) below &= streams_[std::size_t(first_in_ + i)].finished();
-  if (below && !gathered_) {
-    gathered_ = moved = true;
-    if (r) {
-      streams_[std::size_t(up_)].ready = 1;
-    } else if (header.kind == CommKind::all_gather) {
-      copy(result_, staging_, result_bytes_);
-    } else if (leaf_bytes_) {
-      sources_.resize(std::size_t(n));
-      for (int i = 0; i < n; ++i) sources_[std::size_t(i)] = staging_ + i * leaf_bytes_;
-      reduce(header.dtype, header.reduction, sources_, result_, leaf_bytes_ / std::int64_t(size_of(header.dtype)));
-    }
-  }
-  if (gathered_ && !passed_down_ && (r == 0 || streams_[std::size_t(parent_)].finished())) {
-    passed_down_ = moved = true;  // the result is here: pass it on
-    for (std::size_t i = std::size_t(first_down_); i < streams_.size(); ++i) streams_[i].ready = 1;
-    if (header.kind == CommKind::reduce_scatter) copy(out.data, result_ + send_offset[std::size_t(r)], part_bytes(r));
-  }
-  return moved;
-}
-
-bool Operation::after_broadcast() {
-  if (parent_ < 0) return false;
-  bool moved = false;
-  for (std::size_t i = std::size_t(first_down_); i < streams_.size(); ++i) {
-    Stream& s = streams_[i];
-    const int arrived = streams_[std::size_t(parent_)].done;
-    if (s.ready < arrived) s.ready = arrived, moved = true;
-  }
-  return moved;
-}
-
-std::vector<int> Operation::missing() const {
-  std::vector<int> ranks;
+void Operation::missing(std::vector<int>& ranks) const {
+  ranks.clear();
   for (const bool later : {false, true}) {  // results may be late for a third rank's sake: where nothing else is
     for (const Stream& s : streams_) {
       const int world = group->members[std::size_t(s.peer)];
@@ -367,7 +162,6 @@ std::vector<int> Operation::missing() const {
     }
     if (!ranks.empty()) break;
   }
-  return ranks;
 }
 
 }  // namespace af::comm

@@ -4,7 +4,7 @@
 //   reduce_scatter             each rank sends each other that one's part of x, in pieces; r sums the pieces in rank order
 //   all_reduce                 the same, and a summed piece is sent to all others at once, received in place
 //   broadcast                  binomial tree, in pieces that are passed on as they come
-//   small ones in big groups   up a binomial tree to rank 0 (summed there, in rank order), down again: 2 (n - 1) messages
+//   small ones in big groups   all to rank 0, summed there in rank order, and down a binomial tree: 2 (n - 1) messages
 // Besides, each rank of a collective sends a header to rank r + 1: two ranks in different operations, or of different
 // shapes, are found whatever messages these operations exchange.
 #pragma once
@@ -86,7 +86,7 @@ struct Operation {
   bool advance();  // whether anything happened; at the end finished() holds. Throws InternalError on a mismatch.
   bool finished() const { return finished_; }
   void release_staging();
-  std::vector<int> missing() const;  // world ranks from which nothing came yet, or that took nothing
+  void missing(std::vector<int>& ranks) const;  // world ranks from which nothing came yet, or that took nothing
   bool left_missing() const { return has_header() && !streams_[1].finished(); }
 
  private:
@@ -102,6 +102,8 @@ struct Operation {
   void begin_tree();
   void begin_broadcast();
   void begin_staged();  // what needs staging, once it is there
+  void begin_reduce_staged();
+  void begin_tree_staged();
   bool after_reduce();
   bool after_tree();
   bool after_broadcast();

@@ -74,6 +74,10 @@ void bench(const Comm& world) {
                                      }) / 2);
     line("64 MB all_reduce", median(7, [&] { world.all_reduce(test::tensor_of(large)); }));
   }
+  for (std::int64_t kb : {4, 16, 64, 1024}) {
+    std::vector<float> x(std::size_t(kb) * 256);
+    line((std::to_string(kb) + " KB all_reduce").c_str(), median(world.size() <= 8 ? 50 : 11, [&] { world.all_reduce(test::tensor_of(x)); }));
+  }
   line("1 KB all_reduce", median(rounds, [&] { world.all_reduce(test::tensor_of(small)); }));
   line("barrier", median(rounds, [&] { world.barrier(); }));
 }

@@ -181,6 +181,20 @@ TEST(Comm, BytesAreThoseOfTheFormulas) {
   });
 }
 
+// By rank 0 or not, all ranks together send what the formula says.
+TEST(Comm, BytesOfSmallOperationsInBigGroups) {
+  std::atomic<std::int64_t> sent = 0;
+  run_ranks(12, {}, [&](const Comm& world) {
+    const Comm dp = world.split(Axis::dp, 0, 0);
+    for (std::int64_t c : {1, 1000, 100000}) {
+      std::vector<float> x(static_cast<std::size_t>(c));
+      dp.all_reduce(tensor_of(x));
+    }
+    sent += world.bytes()[Axis::dp];
+  });
+  EXPECT_EQ(sent, 2 * 11 * 4 * (1 + 1000 + 100000));
+}
+
 TEST(Comm, DifferentOperationsEndTheJob) {
   std::vector<float> x(64);
   using Call = std::function<void(const Comm&)>;
