@@ -129,10 +129,14 @@ Pending Comm::start(CommKind kind, const Tensor& x, const Tensor& out, std::span
   op.header = {.elements = x.numel(), .root = peer, .kind = kind, .dtype = x.dtype, .reduction = reduction};
   op.send_offset.clear(), op.receive_offset.clear();
   switch (kind) {
-    case CommKind::all_reduce:  // parts as even as can be
-      for (int i = 0; i <= n; ++i)
-        op.send_offset.push_back(x.numel() / n * i + std::min<std::int64_t>(i, x.numel() % n)), op.send_offset.back() *= element;
+    case CommKind::all_reduce: {  // parts as even as can be
+      const int owners = comm::owners_of_sum(n, std::int64_t(x.bytes()));
+      for (int i = 0; i <= n; ++i) {
+        const std::int64_t part = (i * owners + n - 1) / n;
+        op.send_offset.push_back((x.numel() / owners * part + std::min(part, x.numel() % owners)) * element);
+      }
       break;
+    }
     case CommKind::all_gather:
       if (receive_rows.empty()) {
         set_even_offsets(op.receive_offset, n, std::int64_t(x.bytes()));

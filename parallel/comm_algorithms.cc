@@ -2,19 +2,18 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "parallel/comm_operation.h"
 #include "parallel/comm_reduce.h"
 
 namespace af::comm {
 namespace {
-constexpr int kBigGroup = 9;                        // from here on small operations go by rank 0
-constexpr std::int64_t kSmall = 64 << 10;           // bytes of a small all_reduce: at 64 ranks on 2 cores 3 ms, not 45
-constexpr std::int64_t kSmallAtRoot = 4 << 20;      // and of what rank 0 keeps of all
-constexpr std::int64_t kSmallScattered = 4 << 10;   // of a small reduce_scatter: by rank 0 it takes twice the bytes
-constexpr std::int64_t kSmallGathered = 256 << 10;  // of all parts of a small all_gather
+constexpr std::int64_t kOwned = 64 << 10;           // bytes that a rank sums at least, in a big group: at 64 ranks on 2 cores 3 ms, not 45
+constexpr std::int64_t kSmallGathered = 256 << 10;  // of all parts of an all_gather that goes by rank 0 in a big group
 constexpr std::int64_t kPiece = 256 << 10;          // of a sum or broadcast: stays in the second-level cache
-constexpr std::int64_t kStaging = 512 << 10;        // of one round of pieces from all ranks
+constexpr std::int64_t kPieceOfMany = 64 << 10;     // of a sum in a big group
+constexpr std::int64_t kStaging = 4 << 20;          // for what arrives of a sum on each rank
 
 void copy(void* to, const void* from, std::int64_t bytes) {
   if (bytes && to != from) std::memmove(to, from, std::size_t(bytes));
@@ -23,27 +22,24 @@ void copy(void* to, const void* from, std::int64_t bytes) {
 int subtree(int rank, int n) { return rank == 0 ? n : std::min(1 << std::countr_zero(unsigned(rank)), n - rank); }
 }  // namespace
 
+int owners_of_sum(int ranks, std::int64_t bytes) { return ranks < kBigGroup ? ranks : int(std::clamp<std::int64_t>(bytes / kOwned, 1, ranks)); }
+
 void Operation::begin_form() {
-  const int n = group->size();
+  const bool big = group->size() >= kBigGroup;
   switch (header.kind) {
-    case CommKind::barrier:
-      return n >= kBigGroup ? begin_tree() : begin_exchange();
     case CommKind::all_reduce:
-    case CommKind::reduce_scatter: {
-      const std::int64_t all = send_offset[std::size_t(n)];
-      return n >= kBigGroup && all <= (header.kind == CommKind::all_reduce ? std::min(kSmall, kSmallAtRoot / n) : kSmallScattered) ? begin_tree()
-                                                                                                                                   : begin_reduce();
-    }
+    case CommKind::reduce_scatter:
+      return begin_reduce();
     case CommKind::all_gather:
-      return n >= kBigGroup && !header.rows_hash && receive_offset[std::size_t(n)] <= kSmallGathered ? begin_tree() : begin_exchange();
+      return big && !header.rows_hash && std::int64_t(out.bytes()) <= kSmallGathered ? begin_tree() : begin_exchange();
+    case CommKind::barrier:
+      return big ? begin_tree() : begin_exchange();
     case CommKind::broadcast:
       return begin_broadcast();
     default:
       return begin_exchange();
   }
 }
-
-void Operation::begin_staged() { form_ == Form::reduce ? begin_reduce_staged() : begin_tree_staged(); }
 
 // Every rank to every other. Parts that both sides know to be empty are not sent; those of all_to_all_v, of which each side
 // knows its own view only, are, so that a disagreement shows.
@@ -64,11 +60,16 @@ void Operation::begin_exchange() {
   }
 }
 
+// The ranks with parts receive the others' addends into staging, as there is room for them.
 void Operation::begin_reduce() {
   form_ = Form::reduce;
   const int n = group->size(), r = group->rank;
   gather_ = header.kind == CommKind::all_reduce;
-  piece_ = std::clamp<std::int64_t>(kStaging / (n - 1) / 64 * 64, 4096, kPiece);
+  int owners = 0;
+  for (int i = 0; i < n; ++i) owners += part_bytes(i) > 0;
+  slots_ = n < kBigGroup ? Stream::kWindow : 2;
+  const std::int64_t staging = kStaging * (n / std::max(owners, 1));  // where few ranks sum, each may take more
+  piece_ = std::clamp<std::int64_t>(staging / (slots_ * (n - 1)) / 64 * 64, 8 << 10, n < kBigGroup ? kPiece : kPieceOfMany);
   char* from = static_cast<char*>(x.data);
   own_ = gather_ ? from + send_offset[r] : static_cast<char*>(out.data);
   pieces_ = int((part_bytes(r) + piece_ - 1) / piece_);
@@ -87,21 +88,21 @@ void Operation::begin_reduce() {
   if (gather_ && pieces_)
     for (int i = 1; i < n; ++i) add(true, (r + i) % n, Phase::results, own_, part_bytes(r), piece_).ready = 0;
   first_in_ = int(streams_.size());
-  if (pieces_) staging_bytes_ = std::min<std::int64_t>(pieces_, Stream::kWindow) * (n - 1) * std::min(piece_, (part_bytes(r) + 63) / 64 * 64);
+  slots_ = std::min(pieces_, slots_);
+  staging_bytes_ = std::int64_t(slots_) * (n - 1) * std::min(piece_, (part_bytes(r) + 63) / 64 * 64);
 }
 
-// Once there is room for what arrives.
-void Operation::begin_reduce_staged() {
+// Once there is staging.
+void Operation::begin_staged() {
   const int n = group->size(), r = group->rank;
-  const int slots = std::min(pieces_, Stream::kWindow);
   const std::int64_t slot = std::min(piece_, (part_bytes(r) + 63) / 64 * 64);
   sources_.resize(std::size_t(n));
   first_in_ = int(streams_.size());
   for (int i = 1; i < n; ++i) {
     const int peer = (r + n - i) % n;
     const int place = peer < r ? peer : peer - 1;
-    Stream& s = add(false, peer, Phase::parts, staging_ + place * slots * slot, part_bytes(r), piece_);
-    s.slots = slots, s.ready = slots;
+    Stream& s = add(false, peer, Phase::parts, staging_ + place * slots_ * slot, part_bytes(r), piece_);
+    s.slots = s.ready = slots_;
   }
   incoming_ = n - 1;
 }
@@ -133,60 +134,33 @@ bool Operation::after_reduce() {
   return moved;
 }
 
-// Up to rank 0 directly: in total as many messages and bytes as any other way that keeps the addends apart, but one hop.
+// Up to rank 0 directly: as many messages and bytes as up a tree, but one hop. Down a binomial tree. A barrier is the same, empty.
 void Operation::begin_tree() {
   form_ = Form::tree;
-  const int n = group->size();
-  leaf_bytes_ = header.kind == CommKind::all_gather ? std::int64_t(x.bytes()) : send_offset[std::size_t(n)];
-  result_bytes_ = header.kind == CommKind::all_gather ? n * leaf_bytes_ : leaf_bytes_;
-  if (header.kind != CommKind::all_gather && group->rank == 0) staging_bytes_ += n * leaf_bytes_;
-  if (header.kind == CommKind::reduce_scatter) staging_bytes_ += result_bytes_;
-  if (!staging_bytes_) begin_staged();
-}
-
-void Operation::begin_tree_staged() {
   const int n = group->size(), r = group->rank;
-  const bool gather = header.kind == CommKind::all_gather;
-  result_ = gather                                    ? static_cast<char*>(out.data)
-            : header.kind == CommKind::reduce_scatter ? staging_ + (r ? 0 : n * leaf_bytes_)
-                                                      : static_cast<char*>(x.data);
+  const std::int64_t leaf = header.kind == CommKind::barrier ? 0 : std::int64_t(x.bytes());
+  char *from = static_cast<char*>(x.data), *to = static_cast<char*>(out.data);
   if (r == 0) {
-    char* leaves = gather ? result_ : staging_;
-    copy(leaves, x.data, leaf_bytes_);
+    copy(to, from, leaf);
     first_in_ = int(streams_.size()), incoming_ = n - 1;
-    for (int i = 1; i < n; ++i) add(false, i, Phase::up, leaves + i * leaf_bytes_, leaf_bytes_);
+    for (int i = 1; i < n; ++i) add(false, i, Phase::up, to + i * leaf, leaf);
   } else {
-    up_ = int(streams_.size());
-    add(true, 0, Phase::up, static_cast<char*>(x.data), leaf_bytes_);
+    first_in_ = int(streams_.size()), incoming_ = 1;
+    add(true, 0, Phase::up, from, leaf);
     parent_ = int(streams_.size());
-    add(false, r - (1 << std::countr_zero(unsigned(r))), Phase::down, result_, result_bytes_).ready = 0;  // it may take the place of x
+    add(false, r - (1 << std::countr_zero(unsigned(r))), Phase::down, to, n * leaf).ready = 0;  // it may take the place of x
   }
   first_down_ = int(streams_.size());
-  for (int k = int(std::bit_floor(unsigned(subtree(r, n) - 1))); k > 0; k /= 2) add(true, r + k, Phase::down, result_, result_bytes_).ready = 0;
+  for (int k = int(std::bit_floor(unsigned(subtree(r, n) - 1))); k > 0; k /= 2) add(true, r + k, Phase::down, to, n * leaf).ready = 0;
 }
 
 bool Operation::after_tree() {
-  if (staging_bytes_ && staging_half_ < 0) return false;
-  const int n = group->size(), r = group->rank;
-  bool moved = false;
-  bool up = r == 0 || streams_[std::size_t(up_)].finished();
-  for (int i = 0; i < incoming_; ++i) up &= streams_[std::size_t(first_in_ + i)].finished();
-  if (up && !gathered_) {
-    gathered_ = moved = true;
-    if (r) {
-      streams_[std::size_t(parent_)].ready = 1;
-    } else if (header.kind != CommKind::all_gather && leaf_bytes_) {
-      sources_.resize(std::size_t(n));
-      for (int i = 0; i < n; ++i) sources_[std::size_t(i)] = staging_ + i * leaf_bytes_;
-      reduce(header.dtype, header.reduction, sources_, result_, leaf_bytes_ / std::int64_t(size_of(header.dtype)));
-    }
-  }
-  if (gathered_ && !passed_down_ && (r == 0 || streams_[std::size_t(parent_)].finished())) {
-    passed_down_ = moved = true;  // the result is here: pass it on
-    for (std::size_t i = std::size_t(first_down_); i < streams_.size(); ++i) streams_[i].ready = 1;
-    if (header.kind == CommKind::reduce_scatter) copy(out.data, result_ + send_offset[std::size_t(r)], part_bytes(r));
-  }
-  return moved;
+  for (int i = 0; i < incoming_; ++i)
+    if (!streams_[std::size_t(first_in_ + i)].finished()) return false;
+  if (parent_ >= 0 && !streams_[std::size_t(parent_)].finished()) return !std::exchange(streams_[std::size_t(parent_)].ready, 1);
+  if (passed_down_) return false;
+  for (std::size_t i = std::size_t(first_down_); i < streams_.size(); ++i) streams_[i].ready = 1;
+  return passed_down_ = true;
 }
 
 void Operation::begin_broadcast() {

@@ -49,11 +49,11 @@ void Operation::reserve() {
 void Operation::begin() {
   const int n = group->size(), r = group->rank;
   streams_.clear();
-  header_checked_ = !has_header(), finished_ = gather_ = gathered_ = passed_down_ = false;
+  header_checked_ = !has_header(), finished_ = gather_ = passed_down_ = false;
   misfit_.clear();
   staging_bytes_ = 0, staging_half_ = -1, staging_ = nullptr;
   summed_ = pieces_ = incoming_ = 0;
-  up_ = parent_ = -1;
+  parent_ = -1;
   if (!has_header()) {
     form_ = Form::exchange;
     const bool send = header.kind == CommKind::send;

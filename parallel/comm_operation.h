@@ -4,7 +4,8 @@
 //   reduce_scatter             each rank sends each other that one's part of x, in pieces; r sums the pieces in rank order
 //   all_reduce                 the same, and a summed piece is sent to all others at once, received in place
 //   broadcast                  binomial tree, in pieces that are passed on as they come
-//   small ones in big groups   all to rank 0, summed there in rank order, and down a binomial tree: 2 (n - 1) messages
+//   in big groups, where messages cost more than bytes: few ranks sum a small all_reduce, 2 (n - 1) messages each; a small
+//                              all_gather, and a barrier, goes to rank 0 and down a binomial tree
 // Besides, each rank of a collective sends a header to rank r + 1: two ranks in different operations, or of different
 // shapes, are found whatever messages these operations exchange.
 #pragma once
@@ -67,6 +68,10 @@ struct Header {
   std::string str() const;  // "all_reduce #5 on axis tp (sum of 16 float32)"
 };
 
+inline constexpr int kBigGroup = 9;  // ranks
+// How many ranks of a group sum a part of an all_reduce each: number i is rank i * ranks / owners.
+int owners_of_sum(int ranks, std::int64_t bytes);
+
 struct Operation {
   enum class State { running, done, failed };
   Group* group = nullptr;
@@ -101,9 +106,7 @@ struct Operation {
   void begin_reduce();
   void begin_tree();
   void begin_broadcast();
-  void begin_staged();  // what needs staging, once it is there
-  void begin_reduce_staged();
-  void begin_tree_staged();
+  void begin_staged();  // of a reduction
   bool after_reduce();
   bool after_tree();
   bool after_broadcast();
@@ -122,12 +125,10 @@ struct Operation {
   std::vector<const void*> sources_;                                                     // of a sum
   char* own_ = nullptr;                                                                  // place of this rank's sum
   std::int64_t piece_ = 0;                                                               // bytes of a piece
-  int summed_ = 0, pieces_ = 0;                                                          // pieces of this rank's sum
+  int summed_ = 0, pieces_ = 0, slots_ = 0;                                              // pieces of this rank's sum
   int first_in_ = 0, first_out_ = 0, first_gather_ = 0, first_down_ = 0, incoming_ = 0;  // where streams of a phase begin
-  int up_ = -1, parent_ = -1;                                                            // streams of a tree
-  char* result_ = nullptr;                                                               // of a tree
-  std::int64_t result_bytes_ = 0, leaf_bytes_ = 0;
-  bool gathered_ = false, passed_down_ = false;  // of a tree
+  int parent_ = -1;                                                                      // stream of a tree
+  bool passed_down_ = false;                                                             // likewise
   std::uint64_t staging_ticket_ = 0;
 };
 
