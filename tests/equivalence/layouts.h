@@ -1,6 +1,7 @@
 // What is compared: models, layouts of up to 16 ranks, and how a step is taken.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,9 +15,10 @@ struct Case {
   std::string model = "moe";  // moe, dense, tied (dense, embedding and head one matrix), odd (layers and vocabulary that divide badly)
   ParallelLayout layout;
   DType dtype = DType::f64;
-  std::int64_t micro_batch_size = 1;
+  std::int64_t micro_batch_size = 1, steps = kSteps;
   std::string recompute = "none";  // none, selective, modules, full, block
   BalanceType balance = BalanceType::none;
+  std::function<PackedSequence(std::int64_t index, std::int64_t vocab)> data;  // sequence `index` of the run; empty: random documents
   std::string name() const;
 };
 

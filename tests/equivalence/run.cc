@@ -33,9 +33,9 @@ PackedSequence sequence_number(std::int64_t index, std::int64_t vocab) {
   return s;
 }
 
-std::vector<PackedSequence> sequences_of(const std::vector<std::int64_t>& order, int step, std::int64_t vocab) {
+std::vector<PackedSequence> sequences_of(const Case& c, const std::vector<std::int64_t>& order, int step, std::int64_t vocab) {
   std::vector<PackedSequence> all;
-  for (std::int64_t i : order) all.push_back(sequence_number(step * kSequences + i, vocab));
+  for (std::int64_t i : order) all.push_back(c.data ? c.data(step * kSequences + i, vocab) : sequence_number(step * kSequences + i, vocab));
   return all;
 }
 
@@ -83,8 +83,8 @@ void run_rank(const Case& c, const Comm& world, const std::vector<std::int64_t>&
   model.begin_stage(config.rope, kSequence, c.micro_batch_size, micro_batches, recompute);
   GlobalBatch batch(device, kSequence, c.micro_batch_size, micro_batches, model.mesh().shape.cp, model.mesh().position.cp);
   ParameterSet& set = model.parameters();
-  for (int step = 0; step < kSteps; ++step) {
-    batch.assign(sequences_of(order, step, config.vocab_size));
+  for (int step = 0; step < c.steps; ++step) {
+    batch.assign(sequences_of(c, order, step, config.vocab_size));
     if (mutant.batch) mutant.batch(world.rank(), batch);
     StepLoss loss = model.forward_backward(batch, {recompute, balance});
     StepRecord record;
@@ -154,7 +154,7 @@ RunRecord run_case(const Case& c, const Mutant& mutant, int threads) {
   return finished(out);
 }
 
-RunRecord run_reference(const Case& as) {
+RunRecord run_reference(const Case& as, const Mutant& mutant) {
   Case c = as;
   c.layout = ParallelLayout{};
   std::vector<std::int64_t> order;  // micro-batch by micro-batch, of all data-parallel ranks
@@ -163,7 +163,7 @@ RunRecord run_reference(const Case& as) {
   for (std::size_t i = 0; i < of[0].size(); i += std::size_t(as.micro_batch_size))
     for (const auto& own : of) order.insert(order.end(), own.begin() + std::int64_t(i), own.begin() + std::int64_t(i) + as.micro_batch_size);
   Collector out;
-  run_rank(c, Comm(), order, 1, {}, out);
+  run_rank(c, Comm(), order, 1, mutant, out);
   return finished(out);
 }
 
@@ -210,7 +210,7 @@ std::string difference(const Case& c, const RunRecord& reference, const RunRecor
     auto other = run.parameters.find(name);
     if (other != run.parameters.end()) worst->parameter = std::max(worst->parameter, distance(other->second, p) / norm(p));
   }
-  if (doubles && not_within(worst->parameter, 1e-8)) report(fmt::format("a parameter differs by {:.3e} after {} steps", worst->parameter, kSteps));
+  if (doubles && not_within(worst->parameter, 1e-8)) report(fmt::format("a parameter differs by {:.3e} after {} steps", worst->parameter, c.steps));
   return found;
 }
 

@@ -33,7 +33,7 @@ struct Mutant {
 // All ranks of the case, as threads of this process; one rank runs alone. `reorder`: one rank with the micro-batches that the ranks of
 // `as` would have. threads: of each rank's kernels.
 RunRecord run_case(const Case& c, const Mutant& mutant = {}, int threads = 1);
-RunRecord run_reference(const Case& as);
+RunRecord run_reference(const Case& as, const Mutant& mutant = {});
 
 // bf16: no bound between two layouts holds for every tensor, but both must be about as near to the true gradient: `exact` is one rank's
 // in fp64.
