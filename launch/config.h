@@ -37,7 +37,7 @@ struct ParallelConfig {
   bool sequence_parallel = true;                 // where TP > 1
   std::string pipeline_model_parallel_layout;    // empty: even (parallel/pipeline_layout.h)
   bool overlap_grad_reduce = true, overlap_param_gather = true;
-  std::string where;
+  std::string where;  // of its sizes; empty: none is given
 };
 
 struct PipelineConfig {

@@ -113,7 +113,9 @@ void describe_parallel(Fields& f, ParallelConfig& p) {
   f.text("pipeline_model_parallel_layout", p.pipeline_model_parallel_layout);
   f.boolean("overlap_grad_reduce", p.overlap_grad_reduce);
   f.boolean("overlap_param_gather", p.overlap_param_gather);
-  p.where = f.where("");
+  for (const char* key : {"context_parallel_size", "expert_tensor_parallel_size", "expert_model_parallel_size", "pipeline_model_parallel_size",
+                          "tensor_model_parallel_size"})
+    if (f.has(key)) p.where = f.where(key);
 }
 
 void describe_pipeline(Fields& f, PipelineConfig& p) {

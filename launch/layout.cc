@@ -66,7 +66,7 @@ std::vector<std::string> layout_problems(const Config& config, int world) {
   for (const StageConfig& stage : config.stages) {
     std::vector<std::string> found;
     check_stage(config.model, stage, world, found);
-    for (const std::string& problem : found) all.push_back(fmt::format("{}: stage {}: {}", stage.parallel.where, stage.name, problem));
+    for (const std::string& problem : found) all.push_back(fmt::format("{}: stage {}: {}", stage.parallel.where.empty() ? stage.where : stage.parallel.where, stage.name, problem));
   }
   return all;
 }

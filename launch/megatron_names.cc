@@ -85,7 +85,6 @@ constexpr Answer kAnswers[] = {
     {"data_parallel_size", "it is what the processes give: world size / (TP x PP x CP); leave it out"},
     {"num_layers_per_virtual_pipeline_stage", "the number of chunks per rank is virtual_pipeline_model_parallel_size"},
     {"cp_comm_type", "keys and values are gathered, only those that a document which crosses a cut needs; leave it out"},
-    {"schedule", "that is in the section pipeline: {schedule: gpipe, 1f1b, interleaved or zero_bubble}"},
     {"use_distributed_optimizer overlap_p2p_comm overlap_moe_expert_parallel_comm tp_comm_overlap", "always so; leave it out"},
     {"delay_wgrad_compute", "use pipeline: {schedule: zero_bubble}"},
     {"distributed_backend", "between processes it is MPI; leave it out"},

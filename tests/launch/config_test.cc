@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "launch/config_checks.h"
 #include "launch/config_yaml.h"
+#include "launch/layout.h"
 #include "launch/yaml_node.h"
 
 namespace af {
@@ -218,7 +219,7 @@ TEST(Config, WhatMegatronHasAndWeDoNot) {
       {"reset_position_ids: true", "reset_position_ids: always so: each packed document has positions from 0"},
       {"recompute_granularity: full", "recompute_granularity: no key of this section; it belongs to recompute or stages.recompute"},
       {"learning_rate: 1", "learning_rate: that is lr, in a stage's section lr"},
-      {"pipeline: {schedule: 1f1b}", "pipeline: training runs in one process"},
+      {"use_distributed_optimizer: true", "use_distributed_optimizer: always so"},
   };
   for (const auto& [line, message] : names) {
     const std::vector<std::string> found = errors(std::string(kRun) + line + "\n");
@@ -227,14 +228,28 @@ TEST(Config, WhatMegatronHasAndWeDoNot) {
   }
 }
 
-TEST(Config, SizesOfTheMeshMustBeTheWorlds) {
-  EXPECT_EQ(errors(kRun, {"parallel={tensor_model_parallel_size: 1, expert_model_parallel_size: 1}"}).size(), 0u);
-  EXPECT_TRUE(errors(kRun, {"parallel={tensor_model_parallel_size: 4, pipeline_model_parallel_size: 2}"})
-                  .at(0)
-                  .starts_with("command line: parallel: world size 1 != TP 4 x PP 2 x CP 1 x DP ?"));
-  EXPECT_TRUE(errors(kRun, {"parallel.expert_model_parallel_size=8"})
-                  .at(0)
-                  .starts_with("command line: parallel.expert_model_parallel_size: is 8; it must divide"));
+// One message for each thing that no layout of so many processes can do; {}: none.
+std::vector<std::string> layout_errors(int world, const std::vector<std::string>& overrides) { return layout_problems(parse(kRun, overrides), world); }
+
+TEST(Config, LayoutsMustFitTheProcessesAndTheModel) {
+  EXPECT_EQ(layout_errors(1, {"parallel={tensor_model_parallel_size: 1, expert_model_parallel_size: 1}"}).size(), 0u);
+  const auto says = [](const std::vector<std::string>& found, const std::string& words) {
+    ASSERT_FALSE(found.empty()) << words;
+    EXPECT_NE(found[0].find(words), found[0].npos) << found[0];
+  };
+  // Both stages are wrong, and each says so.
+  EXPECT_EQ(layout_errors(1, {"parallel={tensor_model_parallel_size: 4, pipeline_model_parallel_size: 2}"}).size(), 2u);
+  says(layout_errors(1, {"parallel={tensor_model_parallel_size: 4, pipeline_model_parallel_size: 2}"}),
+       "tensor_model_parallel_size 4 x context_parallel_size 1 x pipeline_model_parallel_size 2 = 8 does not divide the 1 process");
+  EXPECT_TRUE(layout_errors(1, {"parallel.expert_model_parallel_size=8"})[0].starts_with("command line: stage "));
+  says(layout_errors(1, {"parallel.expert_model_parallel_size=8"}), "does not divide the 1 processes of a pipeline stage");
+  says(layout_errors(16, {}), "global_batch_size 8 is no multiple of micro_batch_size");
+  says(layout_errors(2, {"parallel={tensor_model_parallel_size: 2, sequence_parallel: false}"}), "needs sequence_parallel: true");
+  says(layout_errors(3, {"parallel.tensor_model_parallel_size=3"}), "num_attention_heads 4 cannot be cut in tensor_model_parallel_size 3; possible: 1, 2, 4");
+  says(layout_errors(3, {"parallel.context_parallel_size=3"}), "is no multiple of 2 x context_parallel_size 3");
+  says(layout_errors(2, {"parallel={pipeline_model_parallel_size: 2, virtual_pipeline_model_parallel_size: 2}"}), "virtual");
+  says(layout_errors(2, {"parallel={pipeline_model_parallel_size: 2, pipeline_model_parallel_layout: \"1,1\"}"}), "layers");
+  EXPECT_EQ(layout_errors(2, {"stages.1.parallel.tensor_model_parallel_size=4"}).size(), 1u);  // a stage's own
 }
 
 TEST(Config, Overrides) {
@@ -425,6 +440,31 @@ TEST(Config, PrintedConfigurationParsesBack) {
                         "model.decoder_sparse_step=2",
                         "model.mlp_only_layers=[0, 2]",
                         "stages.0.packing=best_fit",
+                        "parallel.tensor_model_parallel_size=2",
+                        "parallel.pipeline_model_parallel_size=2",
+                        "parallel.virtual_pipeline_model_parallel_size=2",
+                        "parallel.context_parallel_size=2",
+                        "parallel.expert_model_parallel_size=2",
+                        "parallel.expert_tensor_parallel_size=1",
+                        "parallel.sequence_parallel=false",
+                        "parallel.pipeline_model_parallel_layout=\"1,3\"",
+                        "parallel.overlap_grad_reduce=false",
+                        "parallel.overlap_param_gather=false",
+                        "stages.0.parallel.tensor_model_parallel_size=2",
+                        "stages.0.parallel.pipeline_model_parallel_size=2",
+                        "stages.0.parallel.virtual_pipeline_model_parallel_size=2",
+                        "stages.0.parallel.context_parallel_size=2",
+                        "stages.0.parallel.expert_model_parallel_size=2",
+                        "stages.0.parallel.expert_tensor_parallel_size=1",
+                        "stages.0.parallel.sequence_parallel=false",
+                        "stages.0.parallel.pipeline_model_parallel_layout=\"1,3\"",
+                        "stages.0.parallel.overlap_grad_reduce=false",
+                        "stages.0.parallel.overlap_param_gather=false",
+                        "pipeline.schedule=zero_bubble",
+                        "pipeline.microbatch_group_size_per_vp_stage=3",
+                        "stages.0.pipeline.schedule=zero_bubble",
+                        "stages.0.pipeline.microbatch_group_size_per_vp_stage=3",
+                        "runtime.distributed_timeout_minutes=0.5",
                         "model.norm_topk_prob=false",
                         "model.router_aux_loss_coef=0.5"}) {
     if (std::string(o) == "init=random")
