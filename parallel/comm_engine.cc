@@ -111,13 +111,13 @@ Operation* Engine::submit(Operation& operation) {
 }
 
 void Engine::wait(Operation* operation) {
+  if (options_.trace) operation->wait_begun = now_ns();
   if (const int spin = spin_microseconds(options_.ranks_on_host)) {
     const std::int64_t end = now_ns() + spin * 1000;
     while (operation->state.load() == Operation::State::running && now_ns() < end) {
     }
   }
   std::unique_lock lock(mutex_);
-  if (options_.trace) operation->wait_begun = now_ns();
   changed_.wait(lock, [&] { return operation->state.load() != Operation::State::running; });
   const bool failed = operation->state.load() == Operation::State::failed;
   release(operation);

@@ -132,9 +132,10 @@ void Operation::check_header() {
 bool Operation::advance() {
   bool moved = false;
   if (staging_bytes_ && staging_half_ < 0 && take_staging()) begin_staged(), moved = true;
-  for (bool again = true; again;) {
+  bool again = true;
+  for (int pass = 0; pass < 2 && again; ++pass) {  // no more: other operations want their turn
     again = false;
-    for (std::size_t i = 0; i < streams_.size(); ++i) again |= advance(streams_[i]);
+    for (Stream& stream : streams_) again |= advance(stream);
     if (form_ == Form::reduce) again |= after_reduce();
     if (form_ == Form::tree) again |= after_tree();
     if (form_ == Form::broadcast) again |= after_broadcast();
