@@ -29,8 +29,9 @@ namespace comm {
 namespace {
 
 constexpr std::int64_t kLongSleep = 100'000'000;  // ns, with a doorbell
-constexpr int kLooks = 3;                        // Open MPI looks at requests before it looks for messages: what came shows in the next call
-constexpr std::size_t kShort = 4000;             // bytes of a message that MPI hands over at once (the shared-memory transport's eager limit is 4096)
+constexpr std::int64_t kFirstSleepAfterKnock = 200'000;
+constexpr int kLooks = 3;             // Open MPI looks at requests before it looks for messages: what came shows in the next call
+constexpr std::size_t kShort = 4000;  // bytes of a message that MPI hands over at once (the shared-memory transport's eager limit is 4096)
 constexpr std::int64_t kAbortGrace = 2'000'000'000;  // ns from a failure of the engine until it ends the job by itself
 
 std::string host_name() {
@@ -73,7 +74,7 @@ class MpiTransport : public Transport {
     spin_ = spin_microseconds(ranks_on_host) * 1000;
     yield_ = ranks_on_host <= cores ? 50'000 : 0;
     // All ranks of a host looking that often take some 10 % of its cores.
-    longest_sleep_ = std::clamp<std::int64_t>(20 * ranks_on_host / cores, 100, 4000);
+    longest_sleep_ = std::clamp<std::int64_t>(20'000 * ranks_on_host / cores, 100'000, 4'000'000);
   }
 
   ~MpiTransport() override {
@@ -135,28 +136,36 @@ class MpiTransport : public Transport {
     for (std::size_t i = 0; i < requests_.size(); ++i)
       if (requests_[i]) requests_[kept] = requests_[i], handles_[kept] = handles_[i], sleeps_at_start_[kept] = sleeps_at_start_[i], ++kept;
     requests_.resize(kept), handles_.resize(kept), sleeps_at_start_.resize(kept);
-    idle_since_ = 0;
+    idle_since_ = 0, knocked_ = false;
     return true;
   }
 
   // Look again at once for a while, then after giving way, then sleep until somebody knocks. Who is on another host cannot,
-  // and of a long message (MPI sends it in steps of its own) only the end is known: then sleeps are short.
+  // and of a long message (MPI sends it in steps of its own) only the end is known: then sleeps are short. So they are, for a
+  // while, after a knock with which nothing came: over TCP the message is later than the knock.
   void idle(bool waiting) override {
+    if (std::exchange(knocked_, false)) sleep_after_knock_ = kFirstSleepAfterKnock;
     const std::uint32_t heard = std::exchange(heard_, bells_->knocks());
-    if (heard_ != heard) return;
+    if (heard_ != heard) {
+      knocked_ = !called_.exchange(false);
+      return;
+    }
     if (waiting) {
       const std::int64_t now = now_ns();
-      if (!idle_since_) idle_since_ = now, sleep_ = 20;
+      if (!idle_since_) idle_since_ = now, sleep_ = 20'000;
       if (now - idle_since_ < spin_) return;
       if (now - idle_since_ < spin_ + yield_) return void(sched_yield());
     }
     ++sleeps_;
-    bells_->sleep(heard_, waiting && polled_ ? sleep_ * 1000 : kLongSleep);
-    heard_ = bells_->knocks();
+    bells_->sleep(heard_, !waiting ? kLongSleep : std::min(sleep_after_knock_, polled_ ? sleep_ : kLongSleep));
     sleep_ = std::min(sleep_ * 3 / 2, longest_sleep_);
+    sleep_after_knock_ = std::min(sleep_after_knock_ * 4, kLongSleep);
   }
 
-  void wake() override { bells_->knock(rank_); }
+  void wake() override {
+    called_ = true;
+    bells_->knock(rank_);
+  }
 
   // MPI cannot take a message back: no call of MPI, but the last, follows.
   void withdraw() override { requests_.clear(), handles_.clear(), sleeps_at_start_.clear(), polled_ = 0; }
@@ -190,7 +199,9 @@ class MpiTransport : public Transport {
   Shared& shared_;
   std::unique_ptr<Doorbells> bells_;
   std::uint32_t heard_ = 0;
-  int polled_ = 0;  // requests of which no knock tells; a short send is done at the next look, or MPI has put it off
+  bool knocked_ = false;             // by another rank, and nothing has come since
+  std::atomic<bool> called_{false};  // by another thread of this rank
+  int polled_ = 0;                   // requests of which no knock tells; a short send is done at the next look, or MPI has put it off
   std::uint32_t sleeps_ = 0;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
@@ -199,8 +210,8 @@ class MpiTransport : public Transport {
   std::vector<std::uint32_t> sleeps_at_start_;  // of each request
   std::vector<int> ended_;
   std::vector<MPI_Status> statuses_;
-  std::int64_t spin_ = 0, yield_ = 0, idle_since_ = 0;  // ns
-  std::int64_t sleep_ = 20, longest_sleep_ = 100;       // us
+  std::int64_t spin_ = 0, yield_ = 0, idle_since_ = 0;  // ns, as what follows
+  std::int64_t sleep_ = 20'000, longest_sleep_ = 100'000, sleep_after_knock_ = kLongSleep;
 };
 
 }  // namespace
