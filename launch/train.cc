@@ -1,6 +1,8 @@
 // af_train: trains the stages of a configuration. The story from here down: launch/trainer.cc -> models/qwen3.cc -> core/ops/*.
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -27,13 +29,15 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
   comm.ranks_on_host = job.ranks_on_host;
   std::filesystem::create_directories(comm.recorder_directory);
   MpiWorld mpi(comm);
+  Comm world = mpi.world();
+  if (std::vector<std::string> found = layout_problems(config, world.size()); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   try {
-    Comm world = mpi.world();
-    if (std::vector<std::string> found = layout_problems(config, world.size()); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
     Device device = start_device(config.runtime, job);
     Trainer(config, device, world).run(options);
     if (comm.trace) write_trace(world, trace);
   } catch (const UserError& error) {
+    // Most mistakes are found by every rank: the first shall say so alone, and has the time to.
+    if (world.rank() > 0) std::this_thread::sleep_for(std::chrono::seconds(3));
     mpi.abort(error.what(), kExitUsage);
   } catch (const std::exception& error) {
     mpi.abort(error.what(), kExitFailed);
