@@ -98,11 +98,11 @@ Operation* Engine::submit(Operation& operation) {
       if (fault_.nth < 0 || fault_.nth == nth) {
         waits = false;
         if (fault_.what == CommFault::What::drop) return group.free.push_back(&operation), nullptr;
-        operation.detached = true, operation.not_before = now_ns() + fault_.delay_ms * std::int64_t(1'000'000);
+        operation.detached = true, operation.not_before = steady_ns() + fault_.delay_ms * std::int64_t(1'000'000);
       }
     }
     operation.number = number_++;
-    operation.begun = now_ns(), operation.ended = operation.wait_begun = 0;
+    operation.begun = now_ns(), operation.started = steady_ns(), operation.ended = operation.wait_begun = 0;
     operation.state.store(Operation::State::running, std::memory_order_relaxed);
     submitted_.push_back(&operation);
   }
@@ -113,8 +113,8 @@ Operation* Engine::submit(Operation& operation) {
 void Engine::wait(Operation* operation) {
   if (options_.trace) operation->wait_begun = now_ns();
   if (const int spin = spin_microseconds(options_.ranks_on_host)) {
-    const std::int64_t end = now_ns() + spin * 1000;
-    while (operation->state.load() == Operation::State::running && now_ns() < end) {
+    const std::int64_t end = steady_ns() + spin * 1000;
+    while (operation->state.load() == Operation::State::running && steady_ns() < end) {
     }
   }
   std::unique_lock lock(mutex_);
@@ -205,7 +205,7 @@ bool Engine::advance() {
   if (!failure_.empty()) return false;
   bool moved = false;
   for (Operation*& operation : active_) {
-    if (operation->not_before && now_ns() >= operation->not_before) operation->not_before = 0, operation->begin();
+    if (operation->not_before && steady_ns() >= operation->not_before) operation->not_before = 0, operation->begin();
     if (operation->not_before) continue;
     moved |= operation->advance();
     if (!operation->finished()) continue;

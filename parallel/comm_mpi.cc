@@ -151,7 +151,7 @@ class MpiTransport : public Transport {
       return;
     }
     if (waiting) {
-      const std::int64_t now = now_ns();
+      const std::int64_t now = steady_ns();
       if (!idle_since_) idle_since_ = now, sleep_ = 20'000;
       if (now - idle_since_ < spin_) return;
       if (now - idle_since_ < spin_ + yield_) return void(sched_yield());
@@ -174,7 +174,7 @@ class MpiTransport : public Transport {
   void fail(const std::string& reason) override {
     std::lock_guard lock(shared_.mutex);
     if (shared_.failed_at) return;
-    shared_.reason = reason, shared_.failed_at = now_ns();
+    shared_.reason = reason, shared_.failed_at = steady_ns();
   }
 
  private:
@@ -187,7 +187,7 @@ class MpiTransport : public Transport {
 
   void abort_where_asked() {
     std::unique_lock lock(shared_.mutex);
-    if (shared_.exit_code < 0 && shared_.failed_at && now_ns() - shared_.failed_at > kAbortGrace) {
+    if (shared_.exit_code < 0 && shared_.failed_at && steady_ns() - shared_.failed_at > kAbortGrace) {
       if (!shared_.printed) std::fprintf(stderr, "rank %d (%s): %s\n", rank_, host_name().c_str(), shared_.reason.c_str());
       shared_.printed = true, shared_.exit_code = kExitFailed;
     }

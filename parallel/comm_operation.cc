@@ -12,6 +12,8 @@ constexpr std::int64_t kMisfitGrace = 200'000'000;  // ns in which a header that
 
 std::int64_t now_ns() { return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
+std::int64_t steady_ns() { return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
 std::string Header::str() const {
   std::string what = fmt::format("{} #{} on axis {}", name_of(kind), sequence, name_of(axis));
   switch (kind) {
@@ -101,7 +103,7 @@ bool Operation::advance(Stream& s) {
     if (!s.send && request.received != request.bytes && misfit_.empty()) {
       misfit_ = fmt::format("{}: rank {} sent {} bytes to rank {}, which expects {}", header.str(), group->members[std::size_t(s.peer)],
                             request.received, group->members[std::size_t(group->rank)], request.bytes);
-      misfit_since_ = now_ns();
+      misfit_since_ = steady_ns();
     }
   }
   while (s.posted < std::min(s.ready, s.pieces) && s.posted - s.done < Stream::kWindow) {
@@ -143,7 +145,7 @@ bool Operation::advance() {
   }
   if (!header_checked_ && streams_[1].finished()) check_header();
   if (!misfit_.empty()) {  // the next rank may know better what is wrong
-    if (now_ns() - misfit_since_ > kMisfitGrace) throw InternalError(misfit_);
+    if (steady_ns() - misfit_since_ > kMisfitGrace) throw InternalError(misfit_);
     return moved;
   }
   if (staging_bytes_ && staging_half_ < 0) return moved;

@@ -84,6 +84,7 @@ struct Operation {
   std::int64_t not_before = 0;                        // ns; likewise
   std::int64_t bytes = 0;                             // that this rank sends
   std::int64_t begun = 0, ended = 0, wait_begun = 0;  // ns of the system's clock
+  std::int64_t started = 0;                           // by the steady clock
   std::uint64_t number = 0;                           // of this rank's operations
 
   void reserve();  // memory for any operation of the group
@@ -132,6 +133,7 @@ struct Operation {
   std::uint64_t staging_ticket_ = 0;
 };
 
-std::int64_t now_ns();  // of the system's clock, comparable between hosts
+std::int64_t now_ns();     // of the system's clock, comparable between hosts: for records
+std::int64_t steady_ns();  // of a clock that nobody sets: for durations
 
 }  // namespace af::comm

@@ -71,21 +71,21 @@ std::string Engine::late_message(const Operation& operation) const {
   std::sort(missing.begin(), missing.end());
   std::string ranks;
   for (int rank : missing) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
-  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive{}", h.str(), double(now_ns() - operation.begun) * 1e-9,
+  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive{}", h.str(), double(steady_ns() - operation.started) * 1e-9,
                      missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks, whereabouts(missing));
 }
 
 // The rank next to one that did not come knows for certain; the others, who wait for something further away, let it speak first.
 void Engine::watch() {
-  const std::int64_t now = now_ns();
+  const std::int64_t now = steady_ns();
   if (active_.empty() || now - watched_ < kTick) return;
   watched_ = now;
   const double limit = options_.timeout_seconds, grace = std::clamp(0.1 * limit, 0.2, 5.);
   for (const Operation* operation : active_) {
     if (operation->not_before) continue;
-    if (now - operation->begun > kTick) record(*operation, FlightRecord::State::started);
+    if (now - operation->started > kTick) record(*operation, FlightRecord::State::started);
     const bool message = operation->header.kind == CommKind::send || operation->header.kind == CommKind::receive;
-    if (limit > 0 && double(now - operation->begun) * 1e-9 > (message || operation->left_missing() ? limit : limit + grace)) {
+    if (limit > 0 && double(now - operation->started) * 1e-9 > (message || operation->left_missing() ? limit : limit + grace)) {
       const std::string reason = late_message(*operation);
       fail(reason);
       return;
