@@ -195,6 +195,7 @@ void describe_moe(Fields& f, BalanceSettings& moe) {
                          {"global_aux_loss", BalanceType::global_aux_loss}});
   f.real("moe_aux_loss_coeff", moe.aux_loss_coeff, kNotNegative);
   f.real("moe_z_loss_coeff", moe.z_loss_coeff, kNotNegative);
+  f.real("moe_memory_factor", moe.memory_factor, kPositive);
 }
 
 void describe_lr(Fields& f, LrConfig& lr) {

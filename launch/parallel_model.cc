@@ -65,7 +65,7 @@ ParallelModel::Chunk& ParallelModel::chunk_of(std::size_t layer) {
 }
 
 void ParallelModel::begin_stage(const RopeSettings& rope, std::int64_t seq_length, std::int64_t micro_batch_size, std::int64_t micro_batches,
-                                const RecomputeSettings& recompute) {
+                                const StepSettings& settings) {
   scratch_ = Arena(device_, scratch_.name());  // what the stage before held: its sizes were others
   std::int64_t tokens = seq_length * micro_batch_size / mesh_.shape.cp, local = parallel_.tensor.local_tokens(tokens);
   for (Chunk& chunk : chunks_) {
@@ -75,8 +75,7 @@ void ParallelModel::begin_stage(const RopeSettings& rope, std::int64_t seq_lengt
     chunk.of.assign(std::size_t(micro_batches), nullptr);
   }
   config_ = chunks_.front().model.config();
-  bool alone = mesh_.shape.ep == 1 && mesh_.shape.etp == 1;
-  routed_limit_ = alone ? chunks_.front().model.routed_bytes(local, recompute) : 0;
+  for (Chunk& chunk : chunks_) chunk.routed_limit = chunk.model.routed_bytes(local, settings.recompute, settings.balance);
   losses_.assign(std::size_t(micro_batches), 0);
   reducer_.emplace(mesh_, parameters_, layout_.overlap_grad_reduce);
   executor_.emplace(ScheduleShape{layout_.schedule, mesh_.shape.pp, layout_.virtual_size, int(micro_batches), layout_.virtual_group}, mesh_.pp, device_,
@@ -92,7 +91,7 @@ class ParallelModel::Step : public PipelineStage {
     Chunk& chunk = owner_.chunks_[std::size_t(c)];
     if (chunk.free.empty()) {
       Qwen3Model::Saved& slot = chunk.slots.emplace_back(owner_.device_, chunk.model.stage().layers());
-      slot.routed = Arena(owner_.device_, "routed activations", owner_.routed_limit_);
+      slot.routed = Arena(owner_.device_, "routed activations", chunk.routed_limit);
       chunk.free.push_back(&slot);
     }
     Qwen3Model::Saved& saved = *(chunk.of[std::size_t(m)] = chunk.free.back());
@@ -177,6 +176,14 @@ void ParallelModel::gather_router() {
       own.previous_counts = previous;
     }
   }
+}
+
+double ParallelModel::routed_peak() const {
+  double most = 0;
+  for (const Chunk& chunk : chunks_)
+    for (const Qwen3Model::Saved& slot : chunk.slots)
+      if (chunk.routed_limit > 0) most = std::max(most, double(slot.routed.peak()) / double(chunk.routed_limit));
+  return most;
 }
 
 void ParallelModel::end_router_step() {

@@ -54,9 +54,9 @@ class ParallelModel {
   ParameterGatherer& gatherer() { return gatherer_; }
   Context& context() { return context_; }
 
-  // RoPE and memory for micro-batches of the given size from now on.
+  // RoPE and memory for micro-batches of the given size from now on, with the settings that all steps of the stage have.
   void begin_stage(const RopeSettings& rope, std::int64_t seq_length, std::int64_t micro_batch_size, std::int64_t micro_batches,
-                   const RecomputeSettings& recompute);
+                   const StepSettings& settings);
   // Forward and backward of the global batch, of which `batch` is this rank's share: its gradients are complete on return. Collective.
   StepLoss forward_backward(const GlobalBatch& batch, const StepSettings& settings);
   // Ends the step that forward_backward() began: the optimizer, and new values on their way to all. Collective.
@@ -71,6 +71,8 @@ class ParallelModel {
   void end_router_step();                                                     // counts become the previous ones
   void set_previous_counts(std::size_t layer, const std::vector<std::int64_t>& counts);  // from a checkpoint
   const PipelineExecutor& executor() const { return *executor_; }  // after begin_stage()
+  // Of the routed pool (models/pass.h) that came nearest to its limit: the most bytes in use at once, as a share of the limit; 0: none.
+  double routed_peak() const;
 
  private:
   ParallelModel(const ModelConfig& config, const Device& device, DType dtype, const ParallelLayout& layout, const Comm& world, Optimizer::Memory memory);
@@ -78,6 +80,7 @@ class ParallelModel {
     Qwen3Model model;
     std::deque<Qwen3Model::Saved> slots;          // one per micro-batch in flight
     std::vector<Qwen3Model::Saved*> free, of;     // of: by micro-batch
+    std::size_t routed_limit = 0;                 // of each slot's routed pool
   };
   class Step;  // one forward_backward() under way
 
@@ -99,7 +102,6 @@ class ParallelModel {
   std::optional<GradientReducer> reducer_;  // once there are gradients
   ParameterGatherer gatherer_;
   std::optional<PipelineExecutor> executor_;
-  std::size_t routed_limit_ = 0;
   std::vector<RouterStatistics> router_;
   std::vector<double> losses_;  // of each micro-batch
 };

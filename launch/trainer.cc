@@ -168,7 +168,8 @@ void Trainer::run_stage(const StageConfig& stage) {
   if (ledger_)
     ledger_->begin({state_.iteration, total, stage.name, config_.seed, stage.seq_length, stage.global_batch_size, stage.packing, sources_of(stage),
                     state_.stream});
-  model_->begin_stage(stage.rope, stage.seq_length, stage.micro_batch_size, stage.num_microbatches(mesh.shape.dp), stage.recompute);
+  model_->begin_stage(stage.rope, stage.seq_length, stage.micro_batch_size, stage.num_microbatches(mesh.shape.dp),
+                      {stage.recompute, stage.moe});
   write(event("stage_begin").add("stage", stage.name).add("iteration", state_.iteration).add("layout", describe(model_->layout())));
 
   while (state_.stage_iteration < stage.train_iters()) {
@@ -263,12 +264,13 @@ void Trainer::gather_measures(StepMetrics& metrics) {
 
 // Losses of the routers and tokens per expert; the step's counts become the previous ones.
 void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
-  double balance = 0, current_f = 0, z = 0, tokens = 0, squares = 0, experts = 0;
+  double balance = 0, current_f = 0, z = 0, tokens = 0, squares = 0, experts = 0, in_rounds = 0;
   TokensPerExpert load{INFINITY, 0, 0};
   for (const RouterStatistics& layer : model_->router_statistics()) {
     if (layer.counts.empty()) continue;
     balance += layer.balance_loss_sum / layer.micro_batches;
     z += layer.z_loss_sum / layer.micro_batches;
+    in_rounds += layer.in_rounds;
     current_f += layer.loss_with_current_counts(stage.moe);
     for (std::int64_t n : layer.counts) {
       load.min = std::min(load.min, double(n));
@@ -283,6 +285,7 @@ void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
   double mean = tokens / experts;
   load.cv = std::sqrt(std::max(0.0, squares / experts - mean * mean)) / mean;
   metrics.tokens_per_expert = load;
+  if (const MeshShape& mesh = model_->mesh().shape; mesh.ep > 1 || mesh.etp > 1) metrics.experts_in_rounds = in_rounds;
   if (stage.moe.type != BalanceType::none) metrics.load_balancing_loss = balance;
   if (stage.moe.type == BalanceType::global_aux_loss) metrics.load_balancing_loss_current_f = current_f;
   if (stage.moe.z_loss_coeff != 0) metrics.z_loss = z;

@@ -68,9 +68,9 @@ struct Count {
     b.add(R, DType::i32);  // source
     b.add(R, DType::i32);  // position
     b.add(E + 1, DType::i64);
-    b.add(R, c);  // row_weight
   }
   void expert_rows(Bytes& b) const {
+    b.add(R, c);  // row_weight
     b.add(R * H, a);
     b.add(R * 2 * m.moe_intermediate_size, a);
   }

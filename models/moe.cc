@@ -1,6 +1,8 @@
 #include "models/moe.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -46,6 +48,14 @@ Parameter router_parameter(const ModelConfig& c, const ModelParallel& parallel, 
   return p;
 }
 
+// What a round takes of the scratch and of the pool ends with it, where there are several.
+struct RoundMemory {
+  RoundMemory(bool several, Arena& scratch, Arena& pool) {
+    if (several) of_scratch.emplace(scratch), of_pool.emplace(pool);
+  }
+  std::optional<Arena::Scope> of_scratch, of_pool;  // destroyed in the other order
+};
+
 std::span<const std::int64_t> host_offsets(const Tensor& offsets) { return {offsets.as<std::int64_t>(), std::size_t(offsets.numel())}; }
 
 }  // namespace
@@ -56,6 +66,8 @@ Moe::Moe(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer
       hidden_(c.hidden_size),
       width_(c.moe_intermediate_size / parallel.mesh.shape.etp),
       norm_topk_(c.norm_topk_prob),
+      config_(c),
+      mesh_(parallel.mesh.shape),
       sharers_(parallel.mesh.tp_cp),
       tp_(parallel.tensor),
       dispatcher_(parallel.mesh, c.num_experts),
@@ -63,7 +75,9 @@ Moe::Moe(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer
       gate_up_(set.add(gate_up_parameter(c, parallel, layer))),
       down_(set.add(down_parameter(c, parallel, layer))) {}
 
-Moe::Offsets Moe::expert_offsets(const Saved& saved) const { return host_offsets(dispatcher_.alone() ? saved.offsets : saved.plan.offsets); }
+Moe::Offsets Moe::expert_offsets(const Saved& saved, const Saved::Rows& rows) const {
+  return host_offsets(dispatcher_.alone() ? saved.offsets : rows.round.offsets);
+}
 
 Range Moe::tokens_of(const Pass& pass, std::int64_t s) const {
   std::int64_t tokens = pass.batch.positions.numel(), per_sequence = tokens / pass.batch.sequences;
@@ -120,38 +134,52 @@ void Moe::route_tokens(const Pass& pass, const Tensor& x, RouterStatistics& stat
   }
   count_load(pass, statistics, saved);
   permutation(c, saved.expert, experts_, saved.source, saved.position, saved.offsets.as<std::int64_t>());
-  if (!dispatcher_.alone()) saved.plan = dispatcher_.plan(c, pass.routed, host_offsets(saved.offsets));
-  saved.row_weight = pass.keep.tensor({dispatcher_.alone() ? choices : saved.plan.rows}, accumulator);
-  scalars_to_experts(pass, saved, saved.weight, saved.row_weight);
+  saved.pool = &pass.routed;
+  if (dispatcher_.alone()) return;
+  saved.plan = dispatcher_.plan(c, pass.keep, host_offsets(saved.offsets), planned_rows(config_, mesh_, tokens, pass.balance));
+  dispatcher_.sort_by_round(c, saved.plan, saved.source, saved.position);
+  if (pass.mode == Mode::train && saved.plan.rounds > 1 && dispatcher_.speaks()) statistics.in_rounds += 1;
 }
 
-void Moe::to_experts(const Pass& pass, const Saved& saved, const Tensor& x, const Tensor& out) const {
+void Moe::to_experts(const Pass& pass, const Saved& saved, const TokenDispatcher::Round& round, const Tensor& x, const Tensor& home,
+                     const Tensor& out) const {
   const Context& c = pass.context;
-  if (dispatcher_.alone()) return permute_rows(c, x, saved.source, int(top_k_), out);
+  Tensor source = saved.source.slice_rows(round.sent.begin, round.sent.end);
+  if (dispatcher_.alone()) return permute_rows(c, x, source, int(top_k_), out);
   Arena::Scope scope(c.scratch);
-  Tensor choices = c.scratch.tensor({saved.source.numel(), x.cols()}, x.dtype);
-  permute_rows(c, x, saved.source, int(top_k_), choices);
-  dispatcher_.dispatch(c, saved.plan, choices, out);
+  Tensor choices = home.empty() ? c.scratch.tensor({source.numel(), x.cols()}, x.dtype) : home.slice_rows(round.sent.begin, round.sent.end);
+  permute_rows(c, x, source, int(top_k_), choices);
+  dispatcher_.dispatch(c, round, choices, out);
 }
 
-void Moe::scalars_to_experts(const Pass& pass, const Saved& saved, const Tensor& weight, const Tensor& out) const {
+void Moe::scalars_to_experts(const Pass& pass, const Saved& saved, const TokenDispatcher::Round& round, const Tensor& weight,
+                             const Tensor& out) const {
   const Context& c = pass.context;
-  if (dispatcher_.alone()) return permute_scalars(c, weight, saved.source, out);
+  Tensor source = saved.source.slice_rows(round.sent.begin, round.sent.end);
+  if (dispatcher_.alone()) return permute_scalars(c, weight, source, out);
   Arena::Scope scope(c.scratch);
-  Tensor choices = c.scratch.tensor({saved.source.numel(), 1}, weight.dtype);
-  permute_scalars(c, weight, saved.source, choices);
-  dispatcher_.dispatch(c, saved.plan, choices, out.view({out.numel(), 1}));
+  Tensor choices = c.scratch.tensor({source.numel(), 1}, weight.dtype);
+  permute_scalars(c, weight, source, choices);
+  dispatcher_.dispatch(c, round, choices, out.view({out.numel(), 1}));
 }
 
-// The experts' first half: gather the rows, gate_up, activation.
-void Moe::activate(const Pass& pass, Arena& act_memory, const Tensor& x, Saved& saved) const {
+// Gather the rows, gate_up, activation.
+Moe::Saved::Rows Moe::activate(const Pass& pass, Arena& memory, Arena& act_memory, const Tensor& x, const Tensor& home, const Saved& saved,
+                               std::int64_t index) const {
   const Context& c = pass.context;
-  saved.x = pass.routed.tensor({rows(saved), hidden_}, x.dtype);
-  saved.gate_up = pass.routed.tensor({rows(saved), 2 * width_}, x.dtype);
-  saved.act = act_memory.tensor({rows(saved), width_}, x.dtype);
-  to_experts(pass, saved, x, saved.x);
-  grouped_matmul(c, saved.x, gate_up_->value, Trans::yes, expert_offsets(saved), saved.gate_up);
-  swiglu(c, saved.gate_up, saved.row_weight, saved.act);
+  Saved::Rows rows;
+  if (dispatcher_.alone()) rows.round.sent = {0, rows.round.rows = host_offsets(saved.offsets).back()};
+  else rows.round = dispatcher_.round(c, memory, saved.plan, index);
+  std::int64_t n = rows.round.rows;
+  rows.row_weight = memory.tensor({n}, saved.weight.dtype);
+  rows.x = memory.tensor({n, hidden_}, x.dtype);
+  rows.gate_up = memory.tensor({n, 2 * width_}, x.dtype);
+  rows.act = act_memory.tensor({n, width_}, x.dtype);
+  scalars_to_experts(pass, saved, rows.round, saved.weight, rows.row_weight);
+  to_experts(pass, saved, rows.round, x, home, rows.x);
+  grouped_matmul(c, rows.x, gate_up_->value, Trans::yes, expert_offsets(saved, rows), rows.gate_up);
+  swiglu(c, rows.gate_up, rows.row_weight, rows.act);
+  return rows;
 }
 
 void Moe::forward(const Pass& outer, const Tensor& x, RouterStatistics& statistics, Saved& saved, const Tensor& y) const {
@@ -159,73 +187,90 @@ void Moe::forward(const Pass& outer, const Tensor& x, RouterStatistics& statisti
   Arena::Scope scope(c.scratch);
   Pass pass = outer.recompute.moe ? outer.in_scratch(outer.mode) : outer;
   route_tokens(pass, x, statistics, saved);
-  activate(pass, pass.recompute.moe_act ? c.scratch : pass.routed, x, saved);
-  if (!y.empty()) {
-    Tensor expert_out = c.scratch.tensor({rows(saved), hidden_}, x.dtype), out = expert_out;
-    grouped_matmul(c, saved.act, down_->value, Trans::yes, expert_offsets(saved), expert_out);
-    if (!dispatcher_.alone()) {
-      out = c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype);
-      dispatcher_.combine(c, saved.plan, expert_out, out);
+  bool several = saved.plan.rounds > 1;
+  Tensor out = y.empty() ? Tensor() : c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype);
+  for (std::int64_t i = 0; i < saved.plan.rounds; ++i) {
+    if (several && y.empty()) break;
+    RoundMemory memory(several, c.scratch, pass.routed);
+    Saved::Rows rows = activate(pass, pass.routed, pass.recompute.moe_act ? c.scratch : pass.routed, x, out, saved, i);
+    if (!y.empty()) {
+      Tensor home = out.slice_rows(rows.round.sent.begin, rows.round.sent.end);
+      Tensor expert_out = dispatcher_.alone() ? home : c.scratch.tensor({rows.size(), hidden_}, x.dtype);
+      grouped_matmul(c, rows.act, down_->value, Trans::yes, expert_offsets(saved, rows), expert_out);
+      if (!dispatcher_.alone()) dispatcher_.combine(c, rows.round, expert_out, home);
     }
-    unpermute_sum(c, out, saved.position, y, y);
+    if (!several) saved.rows = rows;
   }
+  if (!y.empty()) unpermute_sum(c, out, saved.position, y, y);
   if (outer.recompute.moe) saved = {};
-  else if (outer.recompute.moe_act) saved.act = {};
+  else if (outer.recompute.moe_act) saved.rows.act = {};
 }
 
-void Moe::backward(const Pass& pass, const Tensor& dy, const Tensor& x, const RouterStatistics& statistics, const Saved& kept, const Tensor& dx) const {
-  const Context& c = pass.context;
+void Moe::backward(const Pass& outer, const Tensor& dy, const Tensor& x, const RouterStatistics& statistics, const Saved& kept, const Tensor& dx) const {
+  const Context& c = outer.context;
   Arena::Scope scope(c.scratch);
-  Arena& lasting = pass.lasting();
   Saved saved = kept;
   if (saved.empty()) {
     RouterStatistics unused;  // Mode::recompute counts nothing
-    route_tokens(pass.again(), x, unused, saved);
-    activate(pass.again(), lasting, x, saved);
+    route_tokens(outer.again(), x, unused, saved);
   }
-  if (saved.act.empty()) {
-    saved.act = lasting.tensor({rows(saved), width_}, x.dtype);
-    swiglu(c, saved.gate_up, saved.row_weight, saved.act);
+  bool several = saved.plan.rounds > 1;
+  Pass pass = outer;
+  if (several) pass.delayed = nullptr;  // what a later weight gradient needs would be more than there is memory for
+  Tensor d_choices = c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype), d_weights = c.scratch.tensor({saved.source.numel()}, saved.weight.dtype);
+  for (std::int64_t i = 0; i < saved.plan.rounds; ++i) {
+    RoundMemory memory(several, c.scratch, *saved.pool);
+    Saved::Rows rows = saved.rows;
+    if (rows.x.empty()) {
+      rows = activate(pass, *saved.pool, pass.recompute.moe_act && several ? c.scratch : *saved.pool, x, d_choices, saved, i);
+    } else if (rows.act.empty()) {
+      rows.act = pass.lasting().tensor({rows.size(), width_}, x.dtype);
+      swiglu(c, rows.gate_up, rows.row_weight, rows.act);
+    }
+    experts_backward(pass, dy, saved, rows, d_choices, d_weights);
   }
-  DType accumulator = accumulator_of(x.dtype);
-  Offsets offsets = expert_offsets(saved);
+  unpermute_sum(c, d_choices, saved.position, {}, dx);
+  router_backward(pass, d_weights, x, statistics, saved, dx);
+}
+
+void Moe::experts_backward(const Pass& pass, const Tensor& dy, const Saved& saved, const Saved::Rows& rows, const Tensor& home,
+                           const Tensor& home_weights) const {
+  const Context& c = pass.context;
+  Range sent = rows.round.sent;
+  Tensor d_choices = home.slice_rows(sent.begin, sent.end), d_weights = home_weights.slice_rows(sent.begin, sent.end);
+  bool alone = dispatcher_.alone();
+  Offsets offsets = expert_offsets(saved, rows);
+  Shape shape = {rows.size(), hidden_};
 
   // Down projection and activation; the router's weight is a factor of the activation.
-  Tensor d_out = lasting.tensor({rows(saved), hidden_}, x.dtype), d_act = c.scratch.tensor({rows(saved), width_}, x.dtype);
-  to_experts(pass, saved, dy, d_out);
+  Tensor d_out = alone && !pass.delayed ? d_choices : pass.lasting().tensor(shape, dy.dtype), d_act = c.scratch.tensor({rows.size(), width_}, dy.dtype);
+  to_experts(pass, saved, rows.round, dy, home, d_out);
   grouped_matmul(c, d_out, down_->value, Trans::no, offsets, d_act);
-  if (pass.delayed) pass.delayed->add(down_, d_out, saved.act, offsets);
-  else grouped_matmul_weight_gradient(c, d_out, saved.act, offsets, down_->gradient);
-  Tensor d_gate_up = saved.gate_up, d_row_weight = c.scratch.tensor({rows(saved)}, accumulator);  // in place: gate_up has served
-  swiglu_backward(c, d_act, saved.gate_up, saved.row_weight, d_gate_up, d_row_weight);
+  if (pass.delayed) pass.delayed->add(down_, d_out, rows.act, offsets);
+  else grouped_matmul_weight_gradient(c, d_out, rows.act, offsets, down_->gradient);
+  Tensor d_gate_up = rows.gate_up;  // in place: gate_up has served
+  Tensor d_row_weight = alone ? d_weights : c.scratch.tensor({rows.size()}, d_weights.dtype);
+  swiglu_backward(c, d_act, rows.gate_up, rows.row_weight, d_gate_up, d_row_weight);
 
   // Gate and up projections, back to token order: the rows travel while the weight gradient is computed.
-  Tensor d_rows = pass.delayed ? c.scratch.tensor(d_out.shape, x.dtype) : d_out, d_choices = d_rows;  // d_out has served
+  Tensor d_rows = alone ? d_choices : pass.delayed ? c.scratch.tensor(shape, dy.dtype) : d_out;  // d_out has served
   grouped_matmul(c, d_gate_up, gate_up_->value, Trans::no, offsets, d_rows);
   Pending travelling;
-  if (!dispatcher_.alone()) {
-    d_choices = c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype);
-    travelling = dispatcher_.start_combine(c, c.scratch, saved.plan, d_rows, d_choices);
-  }
-  if (pass.delayed) pass.delayed->add(gate_up_, d_gate_up, saved.x, offsets);
-  else grouped_matmul_weight_gradient(c, d_gate_up, saved.x, offsets, gate_up_->gradient);
+  if (!alone) travelling = dispatcher_.start_combine(c, c.scratch, rows.round, d_rows, d_choices);
+  if (pass.delayed) pass.delayed->add(gate_up_, d_gate_up, rows.x, offsets);
+  else grouped_matmul_weight_gradient(c, d_gate_up, rows.x, offsets, gate_up_->gradient);
   travelling.wait();
-  unpermute_sum(c, d_choices, saved.position, {}, dx);
-  router_backward(pass, d_row_weight, x, statistics, saved, dx);
+  if (!alone) dispatcher_.combine(c, rows.round, d_row_weight.view({rows.size(), 1}), d_weights.view({d_weights.numel(), 1}));
 }
 
 // dx += the router's part: from the experts' weights, the balance loss and the z-loss.
-void Moe::router_backward(const Pass& pass, const Tensor& d_row_weight, const Tensor& x, const RouterStatistics& statistics, const Saved& saved,
+void Moe::router_backward(const Pass& pass, const Tensor& d_choices, const Tensor& x, const RouterStatistics& statistics, const Saved& saved,
                           const Tensor& dx) const {
   const Context& c = pass.context;
   std::int64_t tokens = x.rows(), all_tokens = tokens * sharers_.size();
   DType accumulator = accumulator_of(x.dtype);
   Tensor d_weight = c.scratch.tensor({tokens, top_k_}, accumulator), d_probs = c.scratch.tensor(saved.counts.shape, accumulator);
-  Tensor d_logits = c.scratch.tensor({tokens, experts_}, accumulator), d_choices = d_row_weight;
-  if (!dispatcher_.alone()) {
-    d_choices = c.scratch.tensor({saved.source.numel()}, accumulator);
-    dispatcher_.combine(c, saved.plan, d_row_weight.view({rows(saved), 1}), d_choices.view({saved.source.numel(), 1}));
-  }
+  Tensor d_logits = c.scratch.tensor({tokens, experts_}, accumulator);
   unpermute_scalars(c, d_choices, saved.position, d_weight);
   balance_gradient(pass.balance, statistics, saved.counts, all_tokens, top_k_, pass.micro_batches, d_probs);
   double z_scale = pass.balance.z_loss_coeff / (double(all_tokens) * double(pass.micro_batches));
@@ -246,12 +291,21 @@ void Moe::router_backward(const Pass& pass, const Tensor& d_row_weight, const Te
   router_.backward_weight(c, d_logits, x);
 }
 
-std::size_t Moe::routed_bytes(std::int64_t tokens, DType dtype, const RecomputeSettings& recompute) const {
+std::size_t Moe::routed_bytes(std::int64_t tokens, DType dtype, const RecomputeSettings& recompute, const BalanceSettings& balance) const {
   if (recompute.moe) return 0;
-  std::int64_t columns[] = {hidden_, 2 * width_, recompute.moe_act ? 0 : width_};
-  std::size_t bytes = 0;
-  for (std::int64_t n : columns) bytes += (std::size_t(tokens * top_k_ * n) * size_of(dtype) + 63) / 64 * 64;
+  std::int64_t rows = planned_rows(config_, mesh_, tokens, balance), columns[] = {hidden_, 2 * width_, recompute.moe_act ? 0 : width_};
+  auto line = [](std::int64_t n, DType type) { return (std::size_t(n) * size_of(type) + 63) / 64 * 64; };
+  std::size_t bytes = line(rows, accumulator_of(dtype)) + (dispatcher_.alone() ? 0 : dispatcher_.round_bytes(rows));
+  for (std::int64_t n : columns) bytes += line(rows * n, dtype);
   return bytes;
+}
+
+std::int64_t planned_rows(const ModelConfig& c, const MeshShape& mesh, std::int64_t tokens, const BalanceSettings& balance) {
+  if (mesh.ep == 1 && mesh.etp == 1) return tokens * c.num_experts_per_tok;
+  std::int64_t all = tokens * mesh.etp * mesh.ep;  // tokens of the ranks that exchange rows: each has a choice only once
+  std::int64_t most = all * std::min(c.num_experts_per_tok, c.num_experts / mesh.ep);
+  double planned = std::ceil(double(tokens * mesh.etp * c.num_experts_per_tok) * balance.memory_factor);
+  return std::max<std::int64_t>(std::int64_t(std::min(planned, double(most))), 1);
 }
 
 }  // namespace af

@@ -216,13 +216,13 @@ void Qwen3Model::evaluate(const Pass& pass, const Tensor& token_loss, const Tens
   if (!logits.empty()) head_->logits(c, y, logits);
 }
 
-std::size_t Qwen3Model::routed_bytes(std::int64_t tokens, const RecomputeSettings& recompute) const {
+std::size_t Qwen3Model::routed_bytes(std::int64_t tokens, const RecomputeSettings& recompute, const BalanceSettings& balance) const {
   std::size_t bytes = 0;
   bool full = recompute.granularity == RecomputeSettings::Granularity::full;
   for (std::int64_t i = 0; i < stage_.layers(); ++i) {
     bool kept = !full || (recompute.method == RecomputeSettings::Method::block && i >= recompute.num_layers);
     const Moe* moe = layers_[std::size_t(i)].moe();
-    if (kept && moe) bytes += moe->routed_bytes(tokens, set_.dtype(), recompute);
+    if (kept && moe) bytes += moe->routed_bytes(tokens, set_.dtype(), recompute, balance);
   }
   return bytes;
 }

@@ -59,7 +59,7 @@ class Qwen3Model {
   std::vector<RouterStatistics>& router_statistics() { return statistics_; }
   const std::vector<RouterStatistics>& router_statistics() const { return statistics_; }
   // The routed pool's size for micro-batches of T tokens.
-  std::size_t routed_bytes(std::int64_t tokens, const RecomputeSettings& recompute) const;
+  std::size_t routed_bytes(std::int64_t tokens, const RecomputeSettings& recompute, const BalanceSettings& balance) const;
 
  private:
   struct Chunk {

@@ -19,6 +19,9 @@ struct BalanceSettings {
   BalanceType type = BalanceType::none;
   double aux_loss_coeff = 0;
   double z_loss_coeff = 0;
+  // Rows that a rank has memory for in a layer, times those of balanced routing. Where a rank would get more, all that exchange rows with
+  // it run the layer in rounds.
+  double memory_factor = 1.5;
 };
 
 // What expert_load() (core/ops/moe.h) finds for S sequences: choices per expert [S, E] int64, and sums of probabilities [S, E] fp64.
@@ -41,6 +44,7 @@ struct RouterStatistics {
   double balance_loss_sum = 0;                // over micro-batches, coefficient included
   double z_loss_sum = 0;                      // likewise
   double tokens = 0, micro_batches = 0;       // the latter in parts of 1 / (ranks that share a micro-batch), so that sums over ranks count it once
+  double in_rounds = 0;                       // passes that experts ran in rounds, of a layer and micro-batch of the ranks that exchange rows
 
   double previous_share(std::int64_t expert) const;  // f_e of the previous step
   // coeff * E * sum f P of the whole step so far, with the f that belongs to it.

@@ -186,7 +186,7 @@ struct UnpermuteSum {
 };
 
 void gather(const Context& context, const Tensor& x, const Tensor& from, const Tensor& out) {
-  AF_CHECK(from.numel() == out.numel() && x.numel() == out.numel() && x.contiguous() && out.contiguous(), "scalars {} taken by {} to {}",
+  AF_CHECK(from.numel() == out.numel() && x.contiguous() && out.contiguous(), "scalars {} taken by {} to {}",
            x.shape.str(), from.shape.str(), out.shape.str());
   dispatch(x.dtype, [&](auto type) {
     using T = typename decltype(type)::type;

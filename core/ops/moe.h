@@ -28,7 +28,7 @@ void expert_load(const Context& context, const Tensor& probs, const Tensor& expe
 // A stable sort of the T * k choices by expert. source [T * k] int32: row r of the permuted order is choice source[r] =
 // token * k + slot; position [T, k] int32 is its inverse; offsets [E + 1] int64 in host memory.
 void permutation(const Context& context, const Tensor& expert, std::int64_t num_experts, const Tensor& source, const Tensor& position, std::int64_t* offsets);
-// out [R, H] = x[source / k], and for columns of weights: out [R] = weight.flat[source].
+// out [R, H] = x[source / k], and for columns of weights: out [R] = weight.flat[source]; `source` may be a part of the permutation.
 void permute_rows(const Context& context, const Tensor& x, const Tensor& source, int top_k, const Tensor& out);
 void permute_scalars(const Context& context, const Tensor& weight, const Tensor& source, const Tensor& out);    // weight [T, k] -> out [R]
 void unpermute_scalars(const Context& context, const Tensor& x, const Tensor& position, const Tensor& out);     // x [R] -> out [T, k]

@@ -37,6 +37,8 @@ std::string Case::name() const {
   if (micro_batch_size > 1) text += fmt::format(" mbs{}", micro_batch_size);
   if (recompute != "none") text += " recompute=" + recompute;
   if (balance != BalanceType::none) text += fmt::format(" balance={}", kBalance[int(balance)]);
+  if (skewed) text += " skewed";
+  if (memory_factor < 16) text += fmt::format(" memory={}", memory_factor);
   if (!layout.overlap_grad_reduce) text += " no-overlap";
   return text;
 }
@@ -75,7 +77,9 @@ RecomputeSettings recompute_of(const Case& c) {
   return r;
 }
 
-BalanceSettings balance_of(const Case& c) { return {c.balance, c.balance == BalanceType::none ? 0 : 0.05, c.model == "moe" ? 0.002 : 0}; }
+BalanceSettings balance_of(const Case& c) {
+  return {c.balance, c.balance == BalanceType::none ? 0 : 0.05, c.model == "moe" ? 0.002 : 0, c.memory_factor};
+}
 
 bool possible(const Case& c, std::string* why) {
   const MeshShape& m = c.layout.mesh;
@@ -181,6 +185,25 @@ std::vector<Case> fixed_cases() {
   ParallelLayout plain = layout(1, 2, 4, 1, 2, 1, false);
   plain.overlap_grad_reduce = plain.overlap_param_gather = false;
   add("moe", plain, 1, "none", B::global_aux_loss);
+  // Experts in rounds: nearly all tokens to one rank, and less memory than balanced tokens take.
+  auto rounds = [&](ParallelLayout l, double factor, const char* recompute = "none", B balance = B::none, std::int64_t mbs = 1) {
+    add("moe", l, mbs, recompute, balance);
+    cases.back().skewed = factor >= 1, cases.back().memory_factor = factor;
+  };
+  rounds(layout(1, 1, 4, 1, 4, 1, false), 1);
+  rounds(layout(1, 1, 8, 1, 8, 1, false), 1.25, "selective", B::global_aux_loss);
+  rounds(layout(1, 1, 4, 1, 4, 1, false), 1, "modules", B::aux_loss, 2);
+  rounds(layout(1, 1, 4, 1, 4, 1, false), 1.5, "full");
+  rounds(layout(1, 1, 4, 1, 2, 2, false), 1, "block", B::seq_aux_loss);
+  rounds(layout(1, 1, 2, 1, 1, 2, false), 0.3);
+  rounds(layout(1, 1, 2, 1, 2, 1, false), 0.05, "selective");
+  rounds(layout(1, 1, 2, 2, 2, 1, false, S::zero_bubble), 1, "none", B::aux_loss);
+  rounds(layout(1, 1, 2, 2, 2, 1, false, S::zero_bubble, 2), 1, "modules");
+  rounds(layout(1, 1, 4, 2, 4, 1, false, S::zero_bubble), 1.1, "full");
+  rounds(layout(1, 1, 2, 2, 1, 2, false, S::zero_bubble), 0.4, "selective");
+  rounds(layout(2, 2, 2, 1, 4, 2, true), 1, "none", B::seq_aux_loss);
+  rounds(layout(2, 2, 2, 2, 4, 2, true, S::zero_bubble, 2), 1, "selective", B::global_aux_loss);
+  rounds(layout(2, 2, 2, 2, 2, 2, true, S::interleaved, 2), 0.6, "none", B::aux_loss);
   return cases;
 }
 
@@ -206,6 +229,7 @@ std::vector<Case> random_cases(std::uint64_t seed, int count) {
     const char* modes[] = {"none", "selective", "modules", "full", "block"};
     c.recompute = modes[pick(5)];
     c.balance = moe ? BalanceType(pick(4)) : BalanceType::none;
+    if (moe && (ep > 1 || etp > 1) && pick(3) == 0) c.skewed = pick(2), c.memory_factor = 0.25 * (1 + pick(6));
     if (possible(c)) cases.push_back(c);
   }
   return cases;

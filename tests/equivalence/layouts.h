@@ -18,6 +18,8 @@ struct Case {
   std::int64_t micro_batch_size = 1, steps = kSteps;
   std::string recompute = "none";  // none, selective, modules, full, block
   BalanceType balance = BalanceType::none;
+  bool skewed = false;        // nearly every token goes to experts 0 and 1
+  double memory_factor = 16;  // below the imbalance: experts work in rounds
   std::function<PackedSequence(std::int64_t index, std::int64_t vocab)> data;  // sequence `index` of the run; empty: random documents
   std::string name() const;
 };

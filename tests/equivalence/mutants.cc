@@ -16,6 +16,8 @@ std::vector<std::pair<Case, Mutant>> mutants() {
   Case dp = base("dense", {1, 1, 2, 1, 1, 1, false}), pp = base("tied", {1, 1, 1, 2, 1, 1, false}), ep = base("moe", {1, 1, 4, 1, 1, 2, false});
   Case etp = base("moe", {1, 1, 4, 1, 2, 1, false}), kv = base("dense", {4, 1, 1, 1, 1, 1, true}), balance = base("moe", {2, 2, 1, 1, 1, 2, true});
   balance.balance = BalanceType::aux_loss;
+  Case rounds = base("moe", {1, 1, 4, 1, 1, 4, false});
+  rounds.skewed = true, rounds.memory_factor = 1;
 
   auto comm = [&](const Case& c, Axis axis, CommKind kind, CommFault::What what, int nth = -1) {
     Mutant m;
@@ -37,6 +39,8 @@ std::vector<std::pair<Case, Mutant>> mutants() {
   comm(ep, Axis::ep, CommKind::all_to_all_v, What::drop, 4);
   comm(etp, Axis::etp, CommKind::reduce_scatter, What::drop, 1);
   comm(ep, Axis::edp, CommKind::reduce_scatter, What::drop);
+  comm(rounds, Axis::ep, CommKind::all_to_all_v, What::drop, 5);   // a round's answers: 3 messages in each of 4 rounds
+  comm(rounds, Axis::ep, CommKind::all_to_all_v, What::drop, 44);  // a round's gradients, after the forward of 3 layers: 5 in each
   comm(dp, Axis::dp, CommKind::reduce_scatter, What::drop, 1);
   comm(dp, Axis::dp, CommKind::all_gather, What::drop, 1);
   comm(dp, Axis::world, CommKind::all_reduce, What::drop);

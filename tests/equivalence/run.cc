@@ -5,6 +5,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "core/ops/elementwise.h"
 #include "core/random.h"
 #include "parallel/placement.h"
 
@@ -70,17 +71,27 @@ struct Collector {
   }
 };
 
+// A component that is the same in every token's embedding, and routers that give it to experts 0 and 1.
+void skew(const Context& context, ParameterSet& set) {
+  for (Parameter& p : set.parameters()) {
+    if (p.name == "embed_tokens") fill(context, p.value.slice_cols(0, 1), 2);
+    if (p.name.find("router") == std::string::npos) continue;
+    for (std::int64_t e = 0; e < 2; ++e) fill(context, p.value.slice_rows(e, e + 1).slice_cols(0, 1), e == 0 ? 1 : 0.8);
+  }
+}
+
 void run_rank(const Case& c, const Comm& world, const std::vector<std::int64_t>& order, int threads, const Mutant& mutant, Collector& out) {
   ModelConfig config = model_of(c);
   Device device{Device::Type::cpu, threads};
   ParallelModel model(config, device, c.dtype, c.layout, world);
   initialize(model.context(), model.parameters(), 3, config.initializer_range);
+  if (c.skewed) skew(model.context(), model.parameters());
   model.optimizer().reset_master(model.context());
   if (mutant.model) mutant.model(world.rank(), model);
   RecomputeSettings recompute = recompute_of(c);
   BalanceSettings balance = balance_of(c);
   std::int64_t micro_batches = std::int64_t(order.size()) / c.micro_batch_size;
-  model.begin_stage(config.rope, kSequence, c.micro_batch_size, micro_batches, recompute);
+  model.begin_stage(config.rope, kSequence, c.micro_batch_size, micro_batches, {recompute, balance});
   GlobalBatch batch(device, kSequence, c.micro_batch_size, micro_batches, model.mesh().shape.cp, model.mesh().position.cp);
   ParameterSet& set = model.parameters();
   for (int step = 0; step < c.steps; ++step) {
@@ -91,6 +102,7 @@ void run_rank(const Case& c, const Comm& world, const std::vector<std::int64_t>&
     record.loss = loss.lm_loss;
     for (const RouterStatistics& layer : model.router_statistics()) {
       record.counts.push_back(layer.counts);
+      record.in_rounds += layer.in_rounds;
       if (!layer.counts.empty()) record.balance_loss += (layer.balance_loss_sum + layer.z_loss_sum) / layer.micro_batches;
     }
     model.end_router_step();
@@ -106,6 +118,7 @@ void run_rank(const Case& c, const Comm& world, const std::vector<std::int64_t>&
   }
   model.gatherer().finish();
   std::lock_guard lock(out.mutex);
+  out.record.routed_peak = std::max(out.record.routed_peak, model.routed_peak());
   for (const StatePiece& p : pieces_of(set, Held::counted))
     out.take(model.optimizer().state(OptimizerState::master, p.bucket), p, 0, out.record.parameters, out.parameter_writes);
 }
@@ -180,6 +193,8 @@ std::string difference(const Case& c, const RunRecord& reference, const RunRecor
       report(fmt::format("an element is held by {} ranks", n));
       break;
     }
+  if (run.routed_peak > 1) report(fmt::format("the routed pool took {:.2f} of its limit", run.routed_peak));
+  if (bool forced = c.skewed && c.memory_factor <= 1; forced && !(run.steps[0].in_rounds > 0)) report("no expert worked in rounds");
   if (run.gradients.size() != reference.gradients.size()) report(fmt::format("{} tensors, not {}", run.gradients.size(), reference.gradients.size()));
   if (run.steps.size() != reference.steps.size()) return "steps are missing";
   auto relative = [](double a, double b) { return std::abs(a - b) / std::max(std::abs(b), 1e-30); };

@@ -12,6 +12,7 @@ namespace af::test {
 
 struct StepRecord {
   double loss = 0, grad_norm = 0, balance_loss = 0;
+  double in_rounds = 0;                           // passes that experts ran in rounds
   std::vector<std::vector<std::int64_t>> counts;  // tokens per expert of each layer
 };
 
@@ -20,6 +21,7 @@ struct RunRecord {
   std::map<std::string, std::vector<double>> gradients;   // of the first step, by published name, whole tensors
   std::map<std::string, std::vector<double>> parameters;  // after the last step
   std::vector<int> written;                                // how often each element was given; all 1
+  double routed_peak = 0;                                  // of the ranks the one whose routed pool came nearest to its limit: share of it
 };
 
 // What is done wrong on purpose; `what` for messages.

@@ -105,7 +105,7 @@ Track train(const Task& s, const std::vector<ParallelLayout>& layouts) {
         model->optimizer().reset_master(model->context());
       }
       const Mesh& mesh = model->mesh();
-      model->begin_stage(s.model.rope, s.length, s.size, micro_batches(s, mesh), s.recompute);
+      model->begin_stage(s.model.rope, s.length, s.size, micro_batches(s, mesh), {s.recompute, s.balance});
       GlobalBatch batch(Device{}, s.length, s.size, micro_batches(s, mesh), mesh.shape.cp, mesh.position.cp);
       for (int i = 0; i < 2; ++i, ++step) {
         batch.assign(share(s, mesh, step));
@@ -176,7 +176,7 @@ std::vector<double> evaluate(const Task& s, const ParallelLayout& l, bool traine
     initialize(model.context(), model.parameters(), 3, s.model.initializer_range);
     model.optimizer().reset_master(model.context());
     const Mesh& mesh = model.mesh();
-    model.begin_stage(s.model.rope, s.length, s.size, micro_batches(s, mesh), s.recompute);
+    model.begin_stage(s.model.rope, s.length, s.size, micro_batches(s, mesh), {s.recompute, s.balance});
     GlobalBatch batch(Device{}, s.length, s.size, micro_batches(s, mesh), mesh.shape.cp, mesh.position.cp);
     if (trained_before) {  // values come while the evaluation begins
       batch.assign(share(s, mesh, 0));

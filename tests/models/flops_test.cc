@@ -122,7 +122,7 @@ TEST(Memory, ActivationsAreWhatTheModelKeeps) {
         const ActivationMemory memory = activation_memory(config, recompute, dtype, batch.size(), 2);
         EXPECT_EQ(memory.kept, std::int64_t(t.saved.keep.used()));
         EXPECT_EQ(memory.routed, std::int64_t(t.saved.routed.used()));
-        EXPECT_EQ(memory.routed, std::int64_t(t.model.routed_bytes(batch.size(), recompute)));
+        EXPECT_EQ(memory.routed, std::int64_t(t.model.routed_bytes(batch.size(), recompute, t.balance)));
         // On top comes what the kernels take for themselves: packed panels per thread, whatever the tokens.
         EXPECT_LE(memory.scratch, std::int64_t(t.scratch.peak()));
         EXPECT_GE(memory.scratch + 512 * 1024, std::int64_t(t.scratch.peak()));

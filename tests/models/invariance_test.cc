@@ -107,11 +107,11 @@ TEST(RoutedPool, IsExactlyWhatTheModelSays) {
   for (bool act : {false, true}) {
     TinyModel m(config, DType::f32);
     m.recompute.moe_act = act;
-    m.saved.routed = Arena(m.device, "routed", m.model.routed_bytes(batch.size(), m.recompute));
+    m.saved.routed = Arena(m.device, "routed", m.model.routed_bytes(batch.size(), m.recompute, m.balance));
     m.forward_backward(batch);
-    EXPECT_EQ(m.saved.routed.used(), m.model.routed_bytes(batch.size(), m.recompute));
+    EXPECT_EQ(m.saved.routed.used(), m.model.routed_bytes(batch.size(), m.recompute, m.balance));
     m.saved.reset();
-    m.saved.routed = Arena(m.device, "routed", m.model.routed_bytes(batch.size(), m.recompute) - 1);
+    m.saved.routed = Arena(m.device, "routed", m.model.routed_bytes(batch.size(), m.recompute, m.balance) - 1);
     EXPECT_THROW(m.forward_backward(batch), InternalError);  // capped
   }
 }
