@@ -38,6 +38,9 @@ ParallelModel::ParallelModel(const ModelConfig& config, const Device& device, DT
 ParallelModel::ParallelModel(ParallelModel& from, const ParallelLayout& layout, const Comm& world)
     : ParallelModel(from.config_, from.device_, from.parameters_.dtype(), layout, world, Optimizer::Memory::later) {
   from.gatherer_.finish();
+  for (Chunk& chunk : from.chunks_) chunk.free.clear(), chunk.slots.clear();  // room for the move
+  from.scratch_ = Arena(device_, scratch_.name());
+  from.executor_.reset();
   redistribute(context_, from.parameters_, from.optimizer_, mesh_, parameters_, optimizer_);
   for (std::size_t i = 0; i < router_.size(); ++i) set_previous_counts(i, from.router_[i].previous_counts);
 }
@@ -199,9 +202,23 @@ void ParallelModel::set_previous_counts(std::size_t layer, const std::vector<std
 }
 
 OptimizerResult ParallelModel::update(const OptimizerSettings& settings, double lr) {
+  gatherer_.finish();  // of the step before: a stage that uses not all of its parameters may have some under way
   OptimizerResult result = optimizer_.step(context_, settings, lr);
   if (!result.skipped) gatherer_.start();
   return result;
+}
+
+ActivationMemory ParallelModel::activations() const {
+  ActivationMemory most;
+  most.scratch = std::int64_t(scratch_.peak());
+  for (const Chunk& chunk : chunks_) {
+    most.transient += std::int64_t(chunk.model.transient().peak());
+    for (const Qwen3Model::Saved& saved : chunk.slots) {
+      most.kept += std::int64_t(saved.keep.peak());
+      most.routed += std::int64_t(saved.routed.peak());
+    }
+  }
+  return most;
 }
 
 void ParallelModel::evaluate(const MicroBatch& batch, const StepSettings& settings, const Tensor& token_loss) {

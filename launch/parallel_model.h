@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/global_batch.h"
+#include "models/memory.h"
 #include "models/qwen3.h"
 #include "parallel/data_parallel.h"
 #include "parallel/optimizer.h"
@@ -73,6 +74,9 @@ class ParallelModel {
   const PipelineExecutor& executor() const { return *executor_; }  // after begin_stage()
   // Of the routed pool (models/pass.h) that came nearest to its limit: the most bytes in use at once, as a share of the limit; 0: none.
   double routed_peak() const;
+  // The most that this rank's passes have taken since begin_stage(), of all micro-batches in flight together (messages: executor()).
+  // `kept` includes what is delayed.
+  ActivationMemory activations() const;
 
  private:
   ParallelModel(const ModelConfig& config, const Device& device, DType dtype, const ParallelLayout& layout, const Comm& world, Optimizer::Memory memory);

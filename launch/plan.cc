@@ -4,47 +4,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/error.h"
 #include "data/batch_stream.h"
-#include "launch/config_checks.h"
 #include "launch/config_yaml.h"
 #include "launch/environment.h"
 #include "launch/lr_schedule.h"
-#include "launch/metrics.h"
 #include "launch/yaml_node.h"
+#include "models/moe.h"
+#include "parallel/placement.h"
 
 namespace af {
 namespace {
-
-std::string grouped(std::int64_t n) {  // 30,532,122,624
-  std::string text = fmt::format("{}", n);
-  for (std::ptrdiff_t at = std::ptrdiff_t(text.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3) text.insert(std::size_t(at), ",");
-  return text;
-}
-
-std::string bytes(std::int64_t n) {
-  const double mib = double(n) / 1048576;
-  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
-}
-
-std::string flops(double n) {
-  const std::pair<double, const char*> units[] = {{1e24, "YFLOP"}, {1e21, "ZFLOP"}, {1e18, "EFLOP"},
-                                                  {1e15, "PFLOP"}, {1e12, "TFLOP"}, {1e9, "GFLOP"}};
-  for (const auto& [size, name] : units) {
-    if (n >= size) return fmt::format("{:.1f} {}", n / size, name);
-  }
-  return fmt::format("{:.3f} MFLOP", n * 1e-6);
-}
-
-// The global batch and, for validation, a micro-batch, each as the stream gives it and as the device takes it; sequences read ahead;
-// cos and sin of RoPE.
-std::int64_t input_bytes(const Config& config, const StageConfig& stage, DType dtype) {
-  const std::int64_t device = 3 * std::int64_t(sizeof(std::int32_t)), sequence = device + 1;  // bytes per token: PackedSequence has roles
-  const std::int64_t batch = stage.global_batch_size + stage.micro_batch_size;
-  const std::int64_t rope = std::int64_t(size_of(accumulator_of(dtype))) * config.model.head_dim;
-  return stage.seq_length * (batch * device + (batch + SequenceStream::sequences_ahead(stage.global_batch_size, stage.seq_length)) * sequence + rope);
-}
 
 // "a 55%, b 45%"
 std::string mix(const YamlNode& data) {
@@ -86,118 +58,185 @@ void compare(const std::string& path, const YamlNode& before, const YamlNode& no
   }
 }
 
-void describe_shapes(const ModelConfig& m, std::string& out) {
-  const std::int64_t h = m.hidden_size, q = m.num_attention_heads * m.head_dim, kv = m.num_key_value_heads * m.head_dim;
-  std::int64_t moe = 0;
-  for (std::int64_t i = 0; i < m.num_hidden_layers; ++i) moe += m.is_moe_layer(i);
-  const auto line = [&](std::int64_t count, const char* name, std::int64_t rows, std::int64_t cols) {
-    if (count == 0) return;
-    const std::string shape = cols == 0 ? fmt::format("[{}]", rows) : fmt::format("[{}, {}]", rows, cols);
-    out += fmt::format("  {:<48} {:<16} x {:>6}  {:>18}\n", name, shape, count, grouped(count * rows * std::max<std::int64_t>(cols, 1)));
+// This rank's part of the global batch and, for validation, a micro-batch, each as the stream gives it and as the device takes it; sequences
+// read ahead; cos and sin of RoPE for each chunk of layers.
+std::int64_t input_bytes(const Config& config, const StageConfig& stage, DType dtype, const ParallelLayout& layout) {
+  const std::int64_t device = 3 * std::int64_t(sizeof(std::int32_t)), sequence = device + 1;  // bytes per token: PackedSequence has roles
+  const std::int64_t own = stage.global_batch_size / layout.mesh.dp, batch = own + stage.micro_batch_size;
+  const std::int64_t rope = std::int64_t(size_of(accumulator_of(dtype))) * config.model.head_dim * layout.virtual_size;
+  return stage.seq_length * (batch * device / layout.mesh.cp + (batch + SequenceStream::sequences_ahead(own, stage.seq_length)) * sequence + rope);
+}
+
+// Seconds of one micro-batch on a device of 1 FLOP/s, and nothing else. As much as is computed: with what is computed again.
+std::vector<StageCosts> costs_of(const ModelConfig& model, const StepShape& shape) {
+  const double tokens = double(shape.micro_batch_size * shape.seq_length), squares = tokens * double(shape.seq_length);
+  const double ranks = shape.mesh.tp * shape.mesh.cp;
+  const RecomputeSettings& again = shape.recompute;
+  auto flops_of = [&](bool is_moe) {
+    ModelConfig one = model;
+    one.num_hidden_layers = 1, one.decoder_sparse_step = 1;
+    one.mlp_only_layers = is_moe ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{0};
+    return model_flops_by_part(one, tokens, squares);
   };
-  const std::int64_t layers = m.num_hidden_layers, experts = moe * m.num_experts;
-  line(1, "model.embed_tokens", m.vocab_size, h);
-  line(2 * layers, "layers.*.{input,post_attention}_layernorm", h, 0);
-  line(layers, "layers.*.self_attn.q_proj", q, h);
-  line(2 * layers, "layers.*.self_attn.{k,v}_proj", kv, h);
-  line(2 * layers, "layers.*.self_attn.{q,k}_norm", m.head_dim, 0);
-  line(layers, "layers.*.self_attn.o_proj", h, q);
-  line(2 * (layers - moe), "layers.*.mlp.{gate,up}_proj", m.intermediate_size, h);
-  line(layers - moe, "layers.*.mlp.down_proj", h, m.intermediate_size);
-  line(moe, "layers.*.mlp.gate", m.num_experts, h);
-  line(2 * experts, "layers.*.mlp.experts.*.{gate,up}_proj", m.moe_intermediate_size, h);
-  line(experts, "layers.*.mlp.experts.*.down_proj", h, m.moe_intermediate_size);
-  line(1, "model.norm", h, 0);
-  line(m.tie_word_embeddings ? 0 : 1, "lm_head", m.vocab_size, h);
+  const ModelFlops dense = flops_of(false), sparse = flops_of(true);
+  std::vector<StageCosts> layers;
+  for (const StageLayers& stage : shape.stages)
+    for (std::int64_t i = stage.begin; i < stage.end; ++i) {
+      const ModelFlops& f = model.is_moe_layer(i) ? sparse : dense;
+      const double products = (f.projections + f.mlp + f.router) / 3, attention = f.attention / 3;  // of a forward
+      StageCosts c{products + attention, products + 2 * attention, products, 0};
+      if (again_of(again, stage, i).forward) c.backward_input += c.forward;
+      if (again.core_attn) c.backward_input += attention;
+      if (model.is_moe_layer(i) ? again.moe : again.mlp) c.backward_input += f.mlp / 3 * 2 / 3;  // gate and up
+      for (double* seconds : {&c.forward, &c.backward_input, &c.backward_weight}) *seconds /= ranks;
+      layers.push_back(c);
+    }
+  const StageCosts none{0, 0, 0, 0}, head{dense.lm_head / ranks, 0, 0, 0};  // the head's gradients come with the loss
+  return stage_costs(shape.stages, layers, none, head);
 }
 
-std::string learning_rate_text(const StageConfig& stage, const StagePlan& plan) {
-  const LrConfig& lr = stage.lr;
-  std::string out;
-  if (plan.warmup_iterations > 0)
-    out += fmt::format("warm-up {:g} -> {:g} over {:.5g} iterations, then ", lr.lr_warmup_init, lr.lr, plan.warmup_iterations);
-  if (lr.lr_decay_style == LrDecayStyle::constant) return out + fmt::format("constant {:g}", lr.lr);
-  return out + fmt::format("{} {:g} -> {:g} at iteration {}", name_of(lr.lr_decay_style), lr.lr, lr.min_lr,
-                           grouped(lr.lr_decay_iters.value_or(plan.iterations)));
+// The most micro-batches that a rank holds at once in each of its chunks: from their forward to the end of their backward.
+std::vector<int> micro_batches_held(const ScheduleShape& shape, int rank) {
+  std::vector<int> now(std::size_t(shape.virtual_size)), most = now;
+  for (const Action& a : make_schedule(shape, rank)) {
+    int& held = now[std::size_t(a.chunk)];
+    if (a.kind == Action::forward) most[std::size_t(a.chunk)] = std::max(most[std::size_t(a.chunk)], ++held);
+    else if (a.kind != Action::backward_input) --held;
+  }
+  return most;
 }
 
-void describe_stage(const Config& config, const StageConfig& stage, const StagePlan& plan, std::string& out) {
-  const ActivationMemory& a = plan.activations;
-  out += fmt::format("  length         {} iterations, {} sequences of {}, {} tokens\n", grouped(plan.iterations), grouped(plan.sequences),
-                     grouped(stage.seq_length), grouped(plan.tokens));
-  out += fmt::format("  per iteration  {} sequences, {} tokens, {} micro-batches of {}\n", grouped(stage.global_batch_size),
-                     grouped(stage.tokens_per_iteration()), grouped(plan.micro_batches), stage.micro_batch_size);
-  if (stage.packing == Packing::best_fit) out += "  packing        best_fit; the share of masked tokens is known when the documents' lengths are read\n";
-  out += fmt::format("  learning rate  {}\n", learning_rate_text(stage, plan));
-  out +=
-      fmt::format("  RoPE           theta {}{}\n", stage.rope.theta,
-                  stage.rope.yarn ? fmt::format(", YaRN {} x {}", stage.rope.yarn->factor, stage.rope.yarn->original_max_position_embeddings) : "");
-  out += fmt::format("  model FLOPs    {} per token, {} per iteration, {} in all (whole documents per sequence; packed ones take fewer)\n",
-                     flops(plan.flops_per_token), flops(plan.flops_per_token * double(stage.tokens_per_iteration())), flops(plan.flops));
-  if (config.runtime.peak_tflops > 0)
-    out += fmt::format("  time           at least {} (MFU 100 %)\n", duration(plan.flops / config.runtime.peak_tflops * 1e-12));
-  out += fmt::format("  activations    {}: kept {}, routed {}, transient {}, scratch {}; inputs {}\n", bytes(a.total()), bytes(a.kept),
-                     bytes(a.routed), bytes(a.transient), bytes(a.scratch), bytes(plan.inputs));
-  for (std::size_t i = 0; i < plan.changes.size(); ++i) out += fmt::format("  {:<14} {}\n", i == 0 ? "changes" : "", plan.changes[i]);
+// Buffers of the executor: its steps (parallel/pipeline_executor.h) where every message leaves at once.
+int message_buffers(const ScheduleShape& shape, int rank) {
+  const PipelinePlan plan = make_plan(shape, rank);
+  int used = 0, most = 0, posted = 0;
+  for (const Step& step : plan.steps) {
+    const bool forward = step.action.kind == Action::forward, weight = step.action.kind == Action::backward_weight, first = step.from.none();
+    used += step.posted - posted;
+    posted = step.posted;
+    if (!weight && (forward ? !step.to.none() : first)) ++used;  // its output
+    most = std::max(most, used);
+    if (weight || step.action.kind == Action::backward)  // the input that was held
+      if (step.action.chunk > 0 || rank > 0) --used;
+    const bool stays = step.to.rank == rank && !step.to.none();
+    if (!weight && !stays && !(forward && step.to.none())) --used;
+  }
+  return most;
+}
+
+// What arrives of sums over ranks (parallel/comm_algorithms.h): of each rank's part from n - 1 others, at most 4 MiB, two sums at a time.
+std::int64_t staging_bytes(const ModelConfig& model, const StepShape& shape, const RankParameters& parameters, std::int64_t expert_rows) {
+  const MeshShape& m = shape.mesh;
+  const std::int64_t row = model.hidden_size * std::int64_t(size_of(shape.dtype)), gradient = std::int64_t(size_of(accumulator_of(shape.dtype)));
+  auto of_sum = [](std::int64_t ranks, std::int64_t bytes) { return 2 * std::min<std::int64_t>(4 << 20, bytes / ranks * (ranks - 1)); };
+  return of_sum(m.tp, shape.tokens() * row) + of_sum(m.dp * m.cp, parameters.dense * gradient) + of_sum(m.edp(), parameters.experts * gradient) +
+         of_sum(m.etp, expert_rows * row);
+}
+
+RankMemory memory_of(const Config& config, const StageConfig& stage, const StagePlan& plan, const StepShape& shape, int pp) {
+  const ModelConfig& model = config.model;
+  const MeshShape& m = shape.mesh;
+  RankMemory r;
+  r.pipeline_rank = pp;
+  r.rank = dense_rank(m, 0, 0, 0, pp);
+  const RankParameters parameters = rank_parameters(model, m, shape.stages, pp, 0, shape.bucket_numel);
+  r.parameter_count = parameters.parameters;
+  r.parameters = parameters.memory(shape.dtype);
+  const std::vector<int> held = micro_batches_held(plan.schedule, pp);
+  const std::int64_t expert_rows = model.num_experts > 0 ? planned_rows(model, m, shape.local_tokens(), stage.moe) : 0;
+  for (int c = 0; c < plan.layout.virtual_size; ++c) {
+    ActivationShape a{shape.tokens(), shape.micro_batch_size, shape.stages[std::size_t(c * m.pp + pp)], m};
+    a.delayed = plan.schedule.kind == ScheduleKind::zero_bubble;
+    a.expert_rows = expert_rows;
+    const ActivationMemory one = activation_memory(model, shape.recompute, shape.dtype, a);
+    const std::int64_t n = held[std::size_t(c)];
+    r.activations.kept += n * one.kept;
+    r.activations.delayed += n * one.delayed;
+    r.activations.routed += n * one.routed;
+    r.activations.transient += one.transient;
+    r.activations.scratch = std::max(r.activations.scratch, one.scratch);
+    r.in_flight += held[std::size_t(c)];
+  }
+  r.messages = message_buffers(plan.schedule, pp) * shape.local_tokens() * model.hidden_size * std::int64_t(size_of(shape.dtype));
+  r.staging = staging_bytes(model, shape, parameters, expert_rows);
+  r.inputs = input_bytes(config, stage, shape.dtype, plan.layout);
+  return r;
+}
+
+StepShape shape_of(const StageConfig& stage, const StagePlan& plan, DType dtype) {
+  StepShape shape;
+  shape.mesh = plan.layout.mesh;
+  shape.stages = plan.pipeline;
+  shape.dtype = dtype;
+  shape.seq_length = stage.seq_length;
+  shape.micro_batch_size = stage.micro_batch_size;
+  shape.micro_batches = plan.micro_batches;
+  shape.recompute = stage.recompute;
+  shape.balance = stage.moe.type;
+  shape.bucket_numel = plan.layout.bucket_numel;
+  return shape;
+}
+
+// Old and new state together, as if nothing of the old were freed before all of the new is there; the values of both where they are the
+// masters themselves; segments of the three states on their way out and in.
+std::int64_t moving_bytes(const RankMemory& before, const RankMemory& now, DType dtype) {
+  const bool apart = dtype != accumulator_of(dtype);
+  const std::int64_t element = std::int64_t(size_of(accumulator_of(dtype)));
+  auto segment = [&](const RankMemory& r) { return 3 * std::min(kMoveSegment * element, r.parameters.moments / 2); };
+  return (apart ? 0 : before.parameters.values) + now.parameters.values + before.parameters.state() + now.parameters.state() + segment(before) +
+         segment(now) + before.activations.transient;
 }
 
 }  // namespace
 
+std::int64_t StagePlan::bytes() const { return std::max(fullest.total(), moving); }
+
 std::int64_t Plan::peak_bytes() const {
   std::int64_t most = 0;
   for (const StagePlan& stage : stages) most = std::max(most, stage.bytes());
-  return kProgramBytes + memory.total() + most;
+  return program_bytes() + most;
 }
 
-Plan make_plan(const Config& config) {
+int least_ranks(const Config& config) {
+  std::int64_t ranks = 1;
+  for (const StageConfig& stage : config.stages) {
+    const MeshShape m = layout_of(config.model, stage, 1).mesh;
+    ranks = std::lcm(ranks, std::lcm(std::int64_t(m.tp) * m.cp, std::int64_t(m.etp) * m.ep) * m.pp);
+  }
+  return int(ranks);
+}
+
+Plan make_plan(const Config& config, int ranks) {
   Plan plan;
+  plan.ranks = ranks;
   plan.dtype = compute_dtype(config.runtime);
   plan.parameters = count_parameters(config.model);
-  plan.memory = parameter_memory(config.model, plan.dtype);
   plan.machine_bytes = std::int64_t(sysconf(_SC_PHYS_PAGES)) * std::int64_t(sysconf(_SC_PAGESIZE));
   const YamlNode printed = parse_yaml(to_yaml(config), "resolved configuration");
   const YamlNode* stages = printed.find("stages");
   for (std::size_t i = 0; i < config.stages.size(); ++i) {
     const StageConfig& stage = config.stages[i];
     StagePlan p;
+    p.layout = layout_of(config.model, stage, ranks);
+    p.pipeline = pipeline_layout_of(config.model, p.layout);
     p.iterations = stage.train_iters();
     p.sequences = p.iterations * stage.global_batch_size;
     p.tokens = p.sequences * stage.seq_length;
-    p.micro_batches = stage.num_microbatches(1);
+    p.micro_batches = stage.num_microbatches(p.layout.mesh.dp);
     p.warmup_iterations = warmup_samples(stage.lr, stage.steps()) / double(stage.global_batch_size);
     p.flops_per_token = model_flops(config.model, 1, double(stage.seq_length));
     p.flops = p.flops_per_token * double(p.tokens);
-    p.activations = activation_memory(config.model, stage.recompute, plan.dtype, stage.micro_batch_size * stage.seq_length, stage.micro_batch_size);
-    p.inputs = input_bytes(config, stage, plan.dtype);
+    p.schedule = {p.layout.schedule, p.layout.mesh.pp, p.layout.virtual_size, int(p.micro_batches), p.layout.virtual_group};
+    const StepShape shape = shape_of(stage, p, plan.dtype);
+    if (p.layout.mesh.pp > 1) p.simulation = simulate(p.schedule, costs_of(config.model, shape));
+    for (int pp = 0; pp < p.layout.mesh.pp; ++pp)
+      if (RankMemory r = memory_of(config, stage, p, shape, pp); pp == 0 || r.total() > p.fullest.total()) p.fullest = r;
+    p.sent = step_bytes(config.model, shape, expected_rows(config.model, shape));
+    if (i > 0 && !same(p.layout, plan.stages.back().layout)) p.moving = moving_bytes(plan.stages.back().fullest, p.fullest, plan.dtype);
     if (i > 0) compare("", stages->items[i - 1], stages->items[i], p.changes);
     plan.stages.push_back(std::move(p));
   }
   return plan;
-}
-
-std::string describe_plan(const Config& config, const Plan& plan) {
-  const ModelConfig& m = config.model;
-  const ParameterCounts& n = plan.parameters;
-  const ParameterMemory& memory = plan.memory;
-  std::string out = fmt::format("model {}, {} layers, hidden {}, {} query and {} key heads of {}", m.model_type, m.num_hidden_layers, m.hidden_size,
-                                m.num_attention_heads, m.num_key_value_heads, m.head_dim);
-  if (m.num_experts > 0) out += fmt::format(", {} experts of {}, {} per token", m.num_experts, m.moe_intermediate_size, m.num_experts_per_tok);
-  out += "\n";
-  describe_shapes(m, out);
-  out += fmt::format("parameters {} in {} tensors, active per token {}\n", grouped(n.total()), grouped(n.tensors), grouped(n.active()));
-  out += fmt::format("memory in {}: {} = parameters {}, gradients {}, master weights {}, moments {}, activations and inputs {}, program {}\n", name_of(plan.dtype),
-                     bytes(plan.peak_bytes()), bytes(memory.values), bytes(memory.gradients), bytes(memory.master), bytes(memory.moments),
-                     bytes(plan.peak_bytes() - memory.total() - kProgramBytes), bytes(kProgramBytes));
-  if (plan.machine_bytes > 0) {
-    out +=
-        fmt::format("  this machine has {}{}\n", bytes(plan.machine_bytes), plan.peak_bytes() > plan.machine_bytes ? ": the run does not fit" : "");
-  }
-  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
-    out += fmt::format("stage {} of {}: {}\n", i + 1, plan.stages.size(), config.stages[i].name);
-    describe_stage(config, config.stages[i], plan.stages[i], out);
-  }
-  for (const std::string& message : missing_files(config)) out += fmt::format("missing: {}\n", message);
-  return out;
 }
 
 }  // namespace af

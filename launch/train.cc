@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "data/file.h"
 #include "launch/arguments.h"
 #include "launch/config_checks.h"
 #include "launch/config_yaml.h"
@@ -15,6 +16,7 @@
 #include "launch/trainer.h"
 #include "parallel/comm_mpi.h"
 #include "parallel/comm_trace.h"
+#include "parallel/schedule_drawing.h"
 
 namespace {
 
@@ -45,6 +47,22 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
   return kExitDone;
 }
 
+// What would be done on the processes of this job, or on as many as are asked for.
+int plan(const Config& config, const Arguments& arguments, const JobEnvironment& job) {
+  std::int64_t ranks = job.mpi ? MpiWorld({}).world().size() : arguments.integer("--ranks", least_ranks(config));
+  if (ranks < 1 || ranks > 1 << 20) throw UserError(fmt::format("--ranks {}: 1 to {} processes", ranks, 1 << 20));
+  if (std::vector<std::string> found = layout_problems(config, int(ranks)); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
+  if (job.rank > 0) return kExitDone;
+  Plan made = make_plan(config, int(ranks));
+  fmt::print("{}", describe_plan(config, made));
+  if (std::string file = arguments.value("--draw-schedule"); !file.empty()) {
+    const StagePlan& stage = pipelined_stage(config, made, arguments.value("--stage"));
+    write_file(file, draw_svg(stage.schedule, stage.simulation));
+    fmt::print("{}", small_drawing(stage));
+  }
+  return kExitDone;
+}
+
 int train(const Arguments& arguments, const JobEnvironment& job) {
   const std::vector<std::string>& words = arguments.positionals();
   Config config = read_config(words[0], {words.begin() + 1, words.end()});
@@ -55,10 +73,9 @@ int train(const Arguments& arguments, const JobEnvironment& job) {
   }
   if (speaks)
     for (const std::string& warning : warnings(config)) fmt::print(stderr, "warning: {}\n", warning);
-  if (arguments.has("--dry-run")) {
-    if (speaks) fmt::print("{}", describe_plan(config, make_plan(config)));
-    return kExitDone;
-  }
+  if (arguments.has("--dry-run")) return plan(config, arguments, job);
+  for (const char* option : {"--ranks", "--draw-schedule"})
+    if (arguments.has(option)) throw UserError(fmt::format("{} belongs to --dry-run", option));
   for (auto* problems_of : {missing_files, data_problems})
     if (std::vector<std::string> found = problems_of(config); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   RunOptions options;
@@ -80,14 +97,16 @@ int main(int argc, char** argv) {
   command.least_positionals = 1;
   command.most_positionals = 1000;
   command.options = {
-      {"--dry-run", Takes::nothing, "", "say what would be trained: shapes, parameters, memory, FLOPs, steps; run nothing", {}, false},
+      {"--dry-run", Takes::nothing, "", "say what would be trained: shapes, parameters, memory, FLOPs, steps, layouts, bytes between ranks; run nothing", {}, false},
+      {"--ranks", Takes::one_value, "N", "with --dry-run: on N processes; else those of the job, or the fewest that the layouts can have", {}, false},
+      {"--draw-schedule", Takes::one_value, "FILE.svg", "with --dry-run: the pipeline schedule of --stage, or of the first stage that has one", {}, false},
       {"--print-config", Takes::nothing, "", "print the resolved configuration, with every default, and stop", {}, false},
       {"--stage", Takes::one_value, "NAME", "train this stage alone; the one before must be finished", {}, false},
       {"--resume", Takes::one_value, "auto|never|PATH", "auto (default): go on from the newest checkpoint in output_dir; never: begin anew", {}, false},
   };
   command.options.push_back({"--trace", Takes::one_value, "FILE", "what the ranks said to each other, as a Chrome trace (chrome://tracing, Perfetto)", {}, false});
   command.examples = {"af_train agentic_cpt.yaml", "mpirun -np 16 af_train agentic_cpt.yaml parallel.tensor_model_parallel_size=2", "af_train agentic_cpt.yaml stages.0.lr.lr=1e-5 output_dir=runs/lr1e-5",
-                      "af_train agentic_cpt.yaml --dry-run", "af_train agentic_cpt.yaml --stage stage2 --resume runs/a/checkpoints/latest"};
+                      "af_train agentic_cpt.yaml --dry-run --ranks 64 --draw-schedule schedule.svg", "af_train agentic_cpt.yaml --stage stage2 --resume runs/a/checkpoints/latest"};
   const JobEnvironment job = job_environment();
   command.run = [&](const Arguments& arguments) {
     try {

@@ -58,6 +58,8 @@ class Qwen3Model {
   // One per layer of the whole model; empty for dense layers and those of other stages.
   std::vector<RouterStatistics>& router_statistics() { return statistics_; }
   const std::vector<RouterStatistics>& router_statistics() const { return statistics_; }
+  // What layers keep that are computed again.
+  const Arena& transient() const { return transient_; }
   // The routed pool's size for micro-batches of T tokens.
   std::size_t routed_bytes(std::int64_t tokens, const RecomputeSettings& recompute, const BalanceSettings& balance) const;
 

@@ -46,6 +46,8 @@ class ParameterSet {
   Parameter* add(Parameter parameter);
   // Lays out the parameters, each begin on a 64-byte line, values and gradients at the same offsets. Both are zero.
   void allocate(const Sharding& sharding = {});
+  // The layout alone, without memory: buckets() and where parameters lie, for plans. allocate() begins with it.
+  void lay_out(const Sharding& sharding);
   // The same in two steps, and the end of each: where memory is short (placement.h).
   void allocate_values(const Sharding& sharding);
   void allocate_gradients();
@@ -76,8 +78,6 @@ class ParameterSet {
     std::int64_t begin;
     int bucket;
   };
-  void lay_out(const Sharding& sharding);  // buckets_ and places_
-
   Device device_;
   DType dtype_;
   std::deque<Parameter> parameters_;
