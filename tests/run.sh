@@ -84,6 +84,8 @@ sanitizer() {
   must quietly cmake --preset "$1"
   must quietly cmake --build --preset "$1"
   gtests build/"$1" "$1"
+  begin "$1: equivalence"
+  script build/"$1"/tests/equivalence --quick
 }
 
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait sleep: the machine may be busy with others

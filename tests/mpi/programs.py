@@ -187,6 +187,15 @@ def other_layouts():
             check(f"{out}: one process's numbers", not differs(out), differs(out))
 
 
+def examples():
+    """examples/api: the serial program and the parallel one print the same."""
+    serial = subprocess.run([BUILD / "bin/example_serial"], capture_output=True, text=True, env=ENVIRONMENT)
+    parallel = subprocess.run([*MPIRUN, "-np", "4", str(BUILD / "bin/example_parallel")], capture_output=True, text=True, env=ENVIRONMENT)
+    numbers = [[float(n) for n in re.findall(r"\d+\.\d+", run.stdout)] for run in (serial, parallel)]
+    same = len(numbers[0]) == 10 and len(numbers[1]) == 10 and all(abs(a - b) <= 2e-5 * a for a, b in zip(*numbers))
+    check("the examples, serial and parallel, agree", same, serial.stdout + serial.stderr + parallel.stdout + parallel.stderr)
+
+
 def trace():
     wide = ["model.hidden_size=192", "model.moe_intermediate_size=192", "model.num_attention_heads=8", "model.head_dim=16"]  # several buckets
     code, output, _ = train(4, "traced", *sizes(pp=2), *wide, "--trace", "trace.json")
@@ -265,7 +274,7 @@ def hosts():
 
 
 prepare()
-for part in (layouts, bits, other_layouts, trace, failures) + ((many, hosts) if FULL else ()):
+for part in (layouts, bits, other_layouts, examples, trace, failures) + ((many, hosts) if FULL else ()):
     begin = time.time()
     part()
     print(f"  {part.__name__}: {time.time() - begin:.0f} s", flush=True)
