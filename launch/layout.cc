@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "models/flops.h"
 #include "models/model_parallel.h"
 
 namespace af {
@@ -17,6 +20,14 @@ MeshShape mesh_of(const ModelConfig& model, const ParallelConfig& p, int world) 
   m.etp = p.expert_tensor_parallel_size > 0 ? int(p.expert_tensor_parallel_size) : model.num_experts > 0 ? m.tp : 1;
   m.sequence_parallel = p.sequence_parallel && m.tp > 1;
   return m;
+}
+
+// Some eight buckets, so that there is something to overlap, of at most Megatron's size and at least what is worth a collective. Of the
+// whole model's sizes: the same on every rank.
+std::int64_t bucket_size(const ModelConfig& model, const MeshShape& m) {
+  const ParameterCounts n = count_parameters(model);
+  std::int64_t own = (n.total() - n.experts) / (m.tp * m.pp) + n.experts / (m.ep * m.etp * m.pp);
+  return std::clamp<std::int64_t>(own / 8, 1 << 18, Sharding{}.bucket_numel);
 }
 
 void check_stage(const ModelConfig& model, const StageConfig& stage, int world, std::vector<std::string>& found) {
@@ -56,6 +67,7 @@ ParallelLayout layout_of(const ModelConfig& model, const StageConfig& stage, int
   layout.virtual_size = int(p.virtual_pipeline_model_parallel_size);
   layout.virtual_group = int(stage.pipeline.microbatch_group_size_per_vp_stage);
   layout.pipeline_layout = p.pipeline_model_parallel_layout;
+  layout.bucket_numel = bucket_size(model, layout.mesh);
   layout.overlap_grad_reduce = p.overlap_grad_reduce;
   layout.overlap_param_gather = p.overlap_param_gather;
   return layout;
