@@ -187,6 +187,21 @@ def other_layouts():
             check(f"{out}: one process's numbers", not differs(out), differs(out))
 
 
+def bytes_outside():
+    """What metrics.jsonl says was sent is what a counter below MPI sees."""
+    axes = ["world", "tp", "cp", "ep", "etp", "dp", "edp", "pp"]
+    counter = ["-x", f"LD_PRELOAD={BUILD / 'tests/libmpi_counter.so'}"]
+    layout = sizes(tp=2, pp=2, cp=2, ep=2, etp=2, schedule="zero_bubble")
+    code, output, _ = train(8, "counted", *layout, "validation=null", "parallel.overlap_param_gather=false", flags=counter)
+    seen = dict.fromkeys(axes, 0)
+    for rank in re.findall(r"^counter \d+ (.*)$", output, re.M):
+        for axis, n in zip(axes, map(int, rank.split())):
+            seen[axis] += n
+    said = {axis: sum(step["comm_bytes"][axis] for step in steps("counted").values()) for axis in ("tp", "cp", "ep", "dp", "pp")}
+    outside = {"tp": seen["tp"], "cp": seen["cp"], "ep": seen["ep"] + seen["etp"], "dp": seen["dp"] + seen["edp"], "pp": seen["pp"]}
+    check("bytes per axis in the metrics are those of MPI", code == 0 and said == outside and all(n > 0 for n in said.values()), (said, outside, output[-500:]))
+
+
 def examples():
     """examples/api: the serial program and the parallel one print the same."""
     serial = subprocess.run([BUILD / "bin/example_serial"], capture_output=True, text=True, env=ENVIRONMENT)
@@ -274,7 +289,7 @@ def hosts():
 
 
 prepare()
-for part in (layouts, bits, other_layouts, examples, trace, failures) + ((many, hosts) if FULL else ()):
+for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures) + ((many, hosts) if FULL else ()):
     begin = time.time()
     part()
     print(f"  {part.__name__}: {time.time() - begin:.0f} s", flush=True)
