@@ -173,18 +173,19 @@ StepShape shape_of(const StageConfig& stage, const StagePlan& plan, DType dtype)
   shape.micro_batches = plan.micro_batches;
   shape.recompute = stage.recompute;
   shape.balance = stage.moe.type;
+  shape.capacity = stage.moe.capacity_factor.has_value();
   shape.bucket_numel = plan.layout.bucket_numel;
   return shape;
 }
 
-// Old and new state together, as if nothing of the old were freed before all of the new is there; the values of both where they are the
-// masters themselves; segments of the three states on their way out and in.
-std::int64_t moving_bytes(const RankMemory& before, const RankMemory& now, DType dtype) {
+// Old and new state together, as if nothing of the old were freed before all of the new is there (a bucket may hold all of it); the values
+// of both where they are the masters themselves; a segment of the three states on its way out, and in those of all ranks, if they meet here.
+std::int64_t moving_bytes(const RankMemory& before, const RankMemory& now, DType dtype, int ranks) {
   const bool apart = dtype != accumulator_of(dtype);
-  const std::int64_t element = std::int64_t(size_of(accumulator_of(dtype)));
-  auto segment = [&](const RankMemory& r) { return 3 * std::min(kMoveSegment * element, r.parameters.moments / 2); };
-  return (apart ? 0 : before.parameters.values) + now.parameters.values + before.parameters.state() + now.parameters.state() + segment(before) +
-         segment(now) + before.activations.transient;
+  const std::int64_t segment = kMoveSegment * std::int64_t(size_of(accumulator_of(dtype)));
+  auto on_the_way = [&](std::int64_t segments, const RankMemory& r) { return 3 * std::min(segments * segment, r.parameters.moments / 2); };
+  return (apart ? 0 : before.parameters.values) + now.parameters.values + before.parameters.state() + now.parameters.state() + on_the_way(1, before) +
+         on_the_way(ranks, now) + before.activations.transient;
 }
 
 }  // namespace
@@ -232,7 +233,7 @@ Plan make_plan(const Config& config, int ranks) {
     for (int pp = 0; pp < p.layout.mesh.pp; ++pp)
       if (RankMemory r = memory_of(config, stage, p, shape, pp); pp == 0 || r.total() > p.fullest.total()) p.fullest = r;
     p.sent = step_bytes(config.model, shape, expected_rows(config.model, shape));
-    if (i > 0 && !same(p.layout, plan.stages.back().layout)) p.moving = moving_bytes(plan.stages.back().fullest, p.fullest, plan.dtype);
+    if (i > 0 && !same(p.layout, plan.stages.back().layout)) p.moving = moving_bytes(plan.stages.back().fullest, p.fullest, plan.dtype, ranks);
     if (i > 0) compare("", stages->items[i - 1], stages->items[i], p.changes);
     plan.stages.push_back(std::move(p));
   }

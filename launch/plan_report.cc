@@ -126,23 +126,33 @@ void describe_stage(const Config& config, const StageConfig& stage, const StageP
   for (std::size_t i = 0; i < plan.changes.size(); ++i) out += fmt::format("  {:<14} {}\n", i == 0 ? "changes" : "", plan.changes[i]);
 }
 
+void describe_peak(const Config& config, const Plan& plan, std::string& out) {
+  const auto fullest = std::max_element(plan.stages.begin(), plan.stages.end(), [](const StagePlan& a, const StagePlan& b) { return a.bytes() < b.bytes(); });
+  const RankMemory& r = fullest->fullest;
+  out += fmt::format("memory in {}: {}{} = ", name_of(plan.dtype), bytes(plan.peak_bytes()),
+                     plan.ranks > 1 ? fmt::format(" on the fullest of {} ranks", plan.ranks) : "");
+  if (fullest->moving > r.total()) {
+    out += fmt::format("{} while the training state moves to the layout of {}", bytes(fullest->moving), config.stages[std::size_t(fullest - plan.stages.begin())].name);
+  } else {
+    const ParameterMemory& m = r.parameters;
+    out += fmt::format("parameters {}, gradients {}, master weights {}, moments {}, activations and inputs {}", bytes(m.values), bytes(m.gradients), bytes(m.master),
+                       bytes(m.moments), bytes(r.for_steps()));
+  }
+  out += fmt::format(", program {}\n", bytes(plan.program_bytes()));
+}
+
 }  // namespace
 
 std::string describe_plan(const Config& config, const Plan& plan) {
   const ModelConfig& m = config.model;
   const ParameterCounts& n = plan.parameters;
-  const StagePlan& fullest = *std::max_element(plan.stages.begin(), plan.stages.end(), [](const StagePlan& a, const StagePlan& b) { return a.bytes() < b.bytes(); });
-  const ParameterMemory& memory = fullest.fullest.parameters;
   std::string out = fmt::format("model {}, {} layers, hidden {}, {} query and {} key heads of {}", m.model_type, m.num_hidden_layers, m.hidden_size,
                                 m.num_attention_heads, m.num_key_value_heads, m.head_dim);
   if (m.num_experts > 0) out += fmt::format(", {} experts of {}, {} per token", m.num_experts, m.moe_intermediate_size, m.num_experts_per_tok);
   out += "\n";
   describe_shapes(m, out);
   out += fmt::format("parameters {} in {} tensors, active per token {}\n", grouped(n.total()), grouped(n.tensors), grouped(n.active()));
-  const std::int64_t rest = plan.peak_bytes() - memory.total() - plan.program_bytes();
-  out += fmt::format("memory in {}: {}{} = parameters {}, gradients {}, master weights {}, moments {}, activations and inputs {}, program {}\n", name_of(plan.dtype),
-                     bytes(plan.peak_bytes()), plan.ranks > 1 ? fmt::format(" on the fullest of {} ranks", plan.ranks) : "", bytes(memory.values),
-                     bytes(memory.gradients), bytes(memory.master), bytes(memory.moments), bytes(rest), bytes(plan.program_bytes()));
+  describe_peak(config, plan, out);
   if (plan.machine_bytes > 0) {
     const std::int64_t fit = plan.machine_bytes / plan.peak_bytes();
     out += fmt::format("  this machine has {}{}\n", bytes(plan.machine_bytes),

@@ -66,8 +66,13 @@ std::int64_t tp_head_bytes(const ModelConfig& model, const StepShape& shape) {
 }
 
 std::int64_t tp_balance_bytes(const ModelConfig& model, const StepShape& shape, Again again) {
-  if (shape.balance != BalanceType::aux_loss && shape.balance != BalanceType::seq_aux_loss) return 0;
-  return routings(shape.recompute, again) * 2 * all_reduce(shape.mesh.tp * shape.mesh.cp, shape.micro_batch_size * model.num_experts * 8);
+  const Sizes s(model, shape);
+  const std::int64_t ranks = shape.mesh.tp * shape.mesh.cp;
+  std::int64_t bytes = 0;
+  if (shape.balance == BalanceType::aux_loss || shape.balance == BalanceType::seq_aux_loss)
+    bytes += 2 * all_reduce(ranks, shape.micro_batch_size * model.num_experts * 8);
+  if (shape.capacity) bytes += all_gather(ranks, ranks * shape.local_tokens() * model.num_experts_per_tok * (4 + s.c));  // expert and weight
+  return routings(shape.recompute, again) * bytes;
 }
 
 std::int64_t tp_gradient_bytes(const ModelConfig& model, const StepShape& shape, const StageLayers& stage) {
@@ -139,7 +144,6 @@ AxisBytes step_bytes(const ModelConfig& model, const StepShape& shape, const Mov
   const MeshShape& m = shape.mesh;
   const std::int64_t micro_batches = shape.micro_batches, tp_groups = std::int64_t(m.cp) * m.dp, ranks = tp_groups * m.tp;  // of a stage
   AxisBytes b;
-  std::int64_t world = 2;  // numbers in 8 bytes: the loss, the gradient norm, and below what the routers did
   for (std::size_t v = 0; v < shape.stages.size(); ++v) {
     const StageLayers& stage = shape.stages[v];
     if (stage.embedding) b[Axis::tp] += micro_batches * tp_groups * tp_embedding_bytes(model, shape);
@@ -157,7 +161,6 @@ AxisBytes step_bytes(const ModelConfig& model, const StepShape& shape, const Mov
       const std::int64_t row = expert_row_bytes(model, shape, again), choices = ranks * shape.local_tokens() * micro_batches * model.num_experts_per_tok;
       b[Axis::ep] += rows.experts[std::size_t(i)] * row + micro_batches * (ranks / m.ep) * ep_count_bytes(model, shape, again);
       b[Axis::etp] += all_gather(m.etp, choices * row) + micro_batches * (ranks / m.etp) * etp_count_bytes(model, shape, again);
-      world += 2 * model.num_experts + 5;
     }
     const bool sent = v + 1 < shape.stages.size() && m.pp > 1;
     if (sent) b[Axis::pp] += micro_batches * ranks * pp_boundary_bytes(model, shape);
@@ -170,7 +173,6 @@ AxisBytes step_bytes(const ModelConfig& model, const StepShape& shape, const Mov
       if (tp == 0) b[Axis::edp] += dp_bytes(shape.dtype, p.experts, m.edp()) * m.etp * m.ep;
     }
   b[Axis::dp] += std::int64_t(m.tp) * m.cp * m.pp * all_reduce(m.dp, 3 * 8);  // targets, squared lengths and micro-batches of the global batch
-  b[Axis::world] = all_reduce(m.world(), world * 8);
   return b;
 }
 

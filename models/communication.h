@@ -33,6 +33,7 @@ struct StepShape {
   std::int64_t seq_length = 0, micro_batch_size = 1, micro_batches = 1;  // of each data-parallel rank
   RecomputeSettings recompute;
   BalanceType balance = BalanceType::none;
+  bool capacity = false;  // of experts: ranks that share a micro-batch tell each other its choices
   std::int64_t bucket_numel = Sharding{}.bucket_numel;
 
   std::int64_t tokens() const { return micro_batch_size * seq_length / mesh.cp; }                            // T
@@ -81,7 +82,7 @@ std::int64_t pp_tied_bytes(const ModelConfig& model, const StepShape& shape);
 // Of one step and one rank's flat buffers of `elements`: gradients to their shares, values from them.
 std::int64_t dp_bytes(DType dtype, std::int64_t elements, int ranks);
 
-// The whole step: of all ranks together, by axis.
+// The whole step: of all ranks together, by axis. Not over the world: the loss, the norm, and some 2 E numbers of each router.
 AxisBytes step_bytes(const ModelConfig& model, const StepShape& shape, const MovedRows& rows);
 
 }  // namespace af

@@ -240,6 +240,17 @@ def test_bad_input():
         check("nothing half-written stays", False, str(leftover))
 
 
+def test_plans_of_layouts():
+    path = config("plan")
+    layout = ["parallel.pipeline_model_parallel_size=2", "pipeline.schedule=zero_bubble"]
+    planned = run("af_train", path, "--dry-run", "--draw-schedule", "schedule.svg", *layout)
+    check("--dry-run plans for the fewest processes", planned.returncode == 0 and "on the fullest of 2 ranks" in planned.stdout, planned.stdout + planned.stderr)
+    check("--draw-schedule draws", (WORK / "schedule.svg").read_text().startswith("<svg"))
+    refused("a layout that is none", run("af_train", path, "--dry-run", "--ranks", "3", *layout), "does not divide the 3 processes", "or 2 or 4 processes")
+    refused("nothing to draw", run("af_train", path, "--dry-run", "--draw-schedule", "none.svg"), "pipeline_model_parallel_size is 1")
+    refused("--ranks without --dry-run", run("af_train", path, "--ranks", "2"), "--ranks belongs to --dry-run")
+
+
 def test_speed_of_starting():
     path = config("start")
     times = []
@@ -345,6 +356,7 @@ def main():
         test_what_a_run_keeps()
         test_packing_and_replay()
         test_bad_input()
+        test_plans_of_layouts()
         test_speed_of_starting()
         test_long_context()
         test_real_trajectories()
