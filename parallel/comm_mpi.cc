@@ -13,6 +13,7 @@
 
 #include "parallel/comm_doorbell.h"
 #include "parallel/comm_engine.h"
+#include "parallel/comm_guard.h"
 
 namespace af {
 
@@ -220,11 +221,17 @@ class MpiTransport : public Transport {
 bool started_by_mpi(const char* ompi_comm_world_size, const char* pmix_rank) { return ompi_comm_world_size || pmix_rank; }
 
 MpiWorld::MpiWorld(const CommOptions& options)
-    : shared_(std::make_shared<Shared>()),
-      engine_(std::make_unique<comm::Engine>(
-          [shared = shared_, n = options.ranks_on_host] { return std::make_unique<comm::MpiTransport<Shared>>(*shared, n); }, options)) {}
+    : shared_(std::make_shared<Shared>()), guard_(std::make_unique<comm::Guard>(options.timeout_seconds)) {
+  guard_->begin("MPI_Init");
+  engine_ = std::make_unique<comm::Engine>(
+      [shared = shared_, n = options.ranks_on_host] { return std::make_unique<comm::MpiTransport<Shared>>(*shared, n); }, options);
+  guard_->end();
+}
 
-MpiWorld::~MpiWorld() = default;
+MpiWorld::~MpiWorld() {
+  guard_->begin("MPI_Finalize");
+  engine_.reset();
+}
 Comm MpiWorld::world() const { return engine_->world(); }
 int MpiWorld::rank() const { return engine_->rank(); }
 int MpiWorld::size() const { return engine_->size(); }

@@ -7,14 +7,19 @@
 
 namespace af {
 
+namespace comm {
+class Guard;  // parallel/comm_guard.h
+}
+
 // Whether mpirun or srun started this process, from the values of its environment variables OMPI_COMM_WORLD_SIZE and
 // PMIX_RANK (null: not set). A process on its own needs no MpiWorld: it is a default Comm.
 bool started_by_mpi(const char* ompi_comm_world_size, const char* pmix_rank);
 
 class MpiWorld {
  public:
-  explicit MpiWorld(const CommOptions& options);  // MPI_Init; one per process
-  ~MpiWorld();                                    // MPI_Finalize, which waits for the other ranks; ends the job where something failed
+  // MPI_Init; one per process. From now on the process ends where mpirun does.
+  explicit MpiWorld(const CommOptions& options);
+  ~MpiWorld();  // MPI_Finalize, which waits for the other ranks; ends the job where something failed
   Comm world() const;
   int rank() const;
   int size() const;
@@ -24,6 +29,7 @@ class MpiWorld {
  private:
   struct Shared;  // with the engine's thread
   std::shared_ptr<Shared> shared_;
+  std::unique_ptr<comm::Guard> guard_;
   std::unique_ptr<comm::Engine> engine_;
 };
 

@@ -119,6 +119,8 @@ int main(int argc, char** argv) {
   if (argc > 2 && !options.trace) options.timeout_seconds = std::atof(argv[2]);
   if (argc > 3) options.recorder_directory = argv[3];
   if (const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE")) options.ranks_on_host = std::atoi(local);
+  const bool second = std::getenv("OMPI_COMM_WORLD_RANK") && std::getenv("OMPI_COMM_WORLD_RANK") == std::string("1");
+  if (what == "starting" && second) raise(SIGSTOP);
   MpiWorld mpi(options);
   const Comm world = mpi.world();
   const int rank = mpi.rank();
@@ -134,10 +136,14 @@ int main(int argc, char** argv) {
     } else if (what == "bench") {
       if (rank == 0) std::printf("%d ranks: started in %.2f s\n", mpi.size(), seconds() - begin);
       bench(world);
-    } else {
+    } else if (what == "orphaned") {
+      if (second) kill(getppid(), SIGKILL);
+      std::this_thread::sleep_for(std::chrono::seconds(60));
+    } else if (what != "ending" && what != "starting") {
       fail(mpi, world, what);
     }
     world.barrier();
+    if (what == "ending" && second) raise(SIGSTOP);
     if (rank == 0) std::printf("%s: right on %d ranks\n", what.c_str(), mpi.size());
   } catch (const std::exception& error) {
     mpi.abort(error.what(), kExitFailed);

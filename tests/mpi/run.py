@@ -74,8 +74,15 @@ def failures():
               re.search(r"all_reduce #1 on axis world .* has not ended after 2\S* s: rank 1 did not arrive; rank 1 was last in all_reduce #0 on axis world",
                         output), output + f"\n{took:.1f} s")
         check("each rank's flight record is there", sorted(os.listdir(folder)) == [f"rank-{r}.flight" for r in range(4)], str(os.listdir(folder)))
-    leftovers = subprocess.run(["pgrep", "-f", str(TESTS / "mpi_probe")], capture_output=True, text=True).stdout.split()
-    check("no process is left", not leftovers, f"processes {leftovers}")
+    for how, where in (("starting", "MPI_Init"), ("ending", "MPI_Finalize")):
+        code, output, took = run(4, how, 2)
+        check(f"a rank that hangs in {where} ends the job after the timeout", code not in (0, None) and 2 < took < 15 and
+              re.search(rf"{where} has not ended after 2\S* s: other ranks did not come to it; rank 1 \(process \d+\) is stopped", output), output + f"\n{took:.1f} s")
+    code, output, _ = run(4, "orphaned")
+    end = time.time() + 3
+    while (leftovers := subprocess.run(["pgrep", "-f", str(TESTS / "mpi_probe")], capture_output=True, text=True).stdout.split()) and time.time() < end:
+        time.sleep(0.1)
+    check("a killed mpirun ends the ranks; no process is left", code == -signal.SIGKILL and not leftovers, f"{code} {output}\nprocesses {leftovers}")
 
 
 def traces():
