@@ -133,6 +133,20 @@ std::int64_t staging_bytes(const ModelConfig& model, const StepShape& shape, con
          of_sum(m.etp, expert_rows * row);
 }
 
+// What a layer computes in an evaluation, all of it for the moment: of the layer that takes most.
+std::int64_t evaluation_bytes(const ModelConfig& model, const StepShape& shape, ActivationShape a) {
+  RecomputeSettings recompute = shape.recompute;
+  recompute.granularity = RecomputeSettings::Granularity::none;
+  const StageLayers stage = a.stage;
+  std::int64_t most = 0;
+  a.delayed = false;
+  for (std::int64_t i = stage.begin; i < stage.end; ++i) {
+    a.stage = {i, i + 1, false, false};
+    most = std::max(most, activation_memory(model, recompute, shape.dtype, a).in_flight());
+  }
+  return most;
+}
+
 RankMemory memory_of(const Config& config, const StageConfig& stage, const StagePlan& plan, const StepShape& shape, int pp) {
   const ModelConfig& model = config.model;
   const MeshShape& m = shape.mesh;
@@ -153,7 +167,7 @@ RankMemory memory_of(const Config& config, const StageConfig& stage, const Stage
     r.activations.kept += n * one.kept;
     r.activations.delayed += n * one.delayed;
     r.activations.routed += n * one.routed;
-    r.activations.transient += one.transient;
+    r.activations.transient += std::max(one.transient, config.validation.data.empty() ? 0 : evaluation_bytes(model, shape, a));
     r.activations.scratch = std::max(r.activations.scratch, one.scratch);
     r.in_flight += held[std::size_t(c)];
   }

@@ -18,7 +18,7 @@ struct RankMemory {
   int rank = 0, pipeline_rank = 0;
   std::int64_t parameter_count = 0;
   ParameterMemory parameters;
-  ActivationMemory activations;  // kept, delayed, routed: of all micro-batches in flight, of which there are
+  ActivationMemory activations;  // kept, delayed, routed: of all micro-batches in flight; transient: or of a validation's; of which there are
   int in_flight = 0;             // the most (of all chunks of layers together)
   std::int64_t messages = 0;     // between pipeline stages, the inputs held for the backward among them
   std::int64_t staging = 0;      // of sums over ranks

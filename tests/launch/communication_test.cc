@@ -55,11 +55,8 @@ void set_known_routing(ParallelModel& model) {
     }
 }
 
-// Of the case, but nothing is dropped.
 BalanceSettings balance_settings(const Case& c, double memory_factor) {
-  BalanceSettings balance;
-  balance.type = c.balance;
-  balance.aux_loss_coeff = 0.05;
+  BalanceSettings balance = balance_of(c);
   balance.memory_factor = memory_factor;
   return balance;
 }
@@ -203,32 +200,40 @@ void expect_bytes(const Case& c, const Measured& measured) {
   EXPECT_LT(measured.sent[Axis::world], 2048 * c.layout.mesh.world()) << c.name();
 }
 
-void expect_memory(const Case& c, const Measured& measured) {
+// What a rank keeps in its slots, and computes again; `change` makes a mutant of what is planned.
+ActivationMemory planned_memory(const Case& c, int rank, const std::function<void(ActivationShape&, RecomputeSettings&)>& change = {}) {
   const MeshShape& m = c.layout.mesh;
   const ModelConfig config = model_of(c);
   const StepShape step = shape_of(c);
-  const ScheduleShape schedule{c.layout.schedule, m.pp, c.layout.virtual_size, int(step.micro_batches), c.layout.virtual_group};
+  const int pp = position_of(m, rank).pp;
+  const std::vector<int> held = in_flight({c.layout.schedule, m.pp, c.layout.virtual_size, int(step.micro_batches), c.layout.virtual_group}, pp);
+  ActivationMemory all;
+  for (int chunk = 0; chunk < c.layout.virtual_size; ++chunk) {
+    ActivationShape shape{step.tokens(), c.micro_batch_size, step.stages[std::size_t(chunk * m.pp + pp)], m};
+    shape.delayed = c.layout.schedule == ScheduleKind::zero_bubble;
+    if (config.num_experts > 0) shape.expert_rows = expert_rows(c, rank);
+    RecomputeSettings recompute = step.recompute;
+    if (change) change(shape, recompute);
+    const ActivationMemory memory = activation_memory(config, recompute, c.dtype, shape);
+    all.kept += held[std::size_t(chunk)] * (memory.kept + memory.delayed);
+    all.routed += held[std::size_t(chunk)] * memory.routed;
+    all.transient += memory.transient;
+  }
+  return all;
+}
+
+void expect_memory(const Case& c, const Measured& measured) {
+  const MeshShape& m = c.layout.mesh;
   for (int r = 0; r < m.world(); ++r) {
     const MeshPosition at = position_of(m, r);
-    const RankParameters rank = rank_parameters(config, m, step.stages, at.pp, at.tp, c.layout.bucket_numel);
+    const RankParameters rank = rank_parameters(model_of(c), m, shape_of(c).stages, at.pp, at.tp, c.layout.bucket_numel);
     const ParameterMemory parameters = rank.memory(c.dtype);
     EXPECT_EQ(parameters.values, std::int64_t(measured.values[std::size_t(r)])) << c.name() << " rank " << r;
     EXPECT_EQ(parameters.state(), measured.state[std::size_t(r)]) << c.name() << " rank " << r;
-    const std::vector<int> held = in_flight(schedule, at.pp);
-    std::int64_t kept = 0, routed = 0, transient = 0;
-    for (int chunk = 0; chunk < c.layout.virtual_size; ++chunk) {
-      ActivationShape shape{step.tokens(), c.micro_batch_size, step.stages[std::size_t(chunk * m.pp + at.pp)], m};
-      shape.delayed = c.layout.schedule == ScheduleKind::zero_bubble;
-      if (config.num_experts > 0) shape.expert_rows = expert_rows(c, r);
-      const ActivationMemory memory = activation_memory(config, step.recompute, c.dtype, shape);
-      kept += held[std::size_t(chunk)] * (memory.kept + memory.delayed);
-      routed += held[std::size_t(chunk)] * memory.routed;
-      transient += memory.transient;
-    }
-    const ActivationMemory& found = measured.activations[std::size_t(r)];
-    EXPECT_EQ(found.kept, kept) << c.name() << " rank " << r;
-    EXPECT_EQ(found.routed, routed) << c.name() << " rank " << r;
-    EXPECT_EQ(found.transient, transient) << c.name() << " rank " << r;
+    const ActivationMemory planned = planned_memory(c, r), &found = measured.activations[std::size_t(r)];
+    EXPECT_EQ(found.kept, planned.kept) << c.name() << " rank " << r;
+    EXPECT_EQ(found.routed, planned.routed) << c.name() << " rank " << r;
+    EXPECT_EQ(found.transient, planned.transient) << c.name() << " rank " << r;
   }
 }
 
@@ -319,6 +324,24 @@ TEST(Communication, WrongFormulasAreNoticed) {
     mutant.change(model, shape, rows);
     EXPECT_NE(step_bytes(model, shape, rows)[mutant.axis], runs[mutant.of].sent[mutant.axis]) << mutant.what << ", " << name_of(mutant.axis) << " of " << c.name();
   }
+}
+
+TEST(Communication, WrongMemoryIsNoticed) {
+  using Change = std::function<void(ActivationShape&, RecomputeSettings&)>;
+  const std::vector<std::pair<const char*, Change>> mutants = {
+      {"nothing for delayed weight gradients", [](auto& s, auto&) { s.delayed = false; }},
+      {"nothing is computed again", [](auto&, auto& r) { r = {}; }},
+      {"tokens of all ranks of tp", [](auto& s, auto&) { s.mesh.sequence_parallel = false; }},
+      {"heads of all ranks of tp", [](auto& s, auto&) { s.mesh.tp = 1; }},
+      {"whole experts", [](auto& s, auto&) { s.mesh.etp = 1; }},
+      {"evenly chosen experts", [](auto& s, auto&) { s.expert_rows = -1; }},
+      {"a layer more", [](auto& s, auto&) { ++s.stage.end; }},
+  };
+  const Case c = make_case("moe", {2, 2, 2, 2, 2, 4, true}, "full", BalanceType::none, ScheduleKind::zero_bubble, 2);
+  const ActivationMemory found = measure(c).activations[0];
+  auto total = [](const ActivationMemory& m) { return m.kept + m.routed + m.transient; };
+  EXPECT_EQ(total(planned_memory(c, 0)), total(found));
+  for (const auto& [what, change] : mutants) EXPECT_NE(total(planned_memory(c, 0, change)), total(found)) << what;
 }
 
 Config config_of(const Case& c) {
