@@ -196,6 +196,14 @@ void describe_moe(Fields& f, BalanceSettings& moe) {
   f.real("moe_aux_loss_coeff", moe.aux_loss_coeff, kNotNegative);
   f.real("moe_z_loss_coeff", moe.z_loss_coeff, kNotNegative);
   f.real("moe_memory_factor", moe.memory_factor, kPositive);
+  const char* capacity = "moe_expert_capacity_factor";  // null takes it away in a stage
+  if (f.reading() ? f.is_null(capacity) : !moe.capacity_factor) {
+    moe.capacity_factor.reset();
+    f.null(capacity);
+  } else {
+    f.real(capacity, moe.capacity_factor, kPositive);
+  }
+  f.choice<DropPolicy>("moe_token_drop_policy", moe.drop_policy, {{"probs", DropPolicy::probs}, {"position", DropPolicy::position}});
 }
 
 void describe_lr(Fields& f, LrConfig& lr) {

@@ -40,8 +40,8 @@ constexpr Answer kAnswers[] = {
     {"moe_router_pre_softmax moe_router_score_function",
      "the router is softmax, then top-k, as Qwen3's; model.norm_topk_prob says whether the k weights are divided by their sum"},
     {"moe_grouped_gemm moe_permute_fusion moe_router_fusion", "always so; leave it out"},
-    {"moe_token_dispatcher_type moe_enable_deepep", "tokens travel by all-to-all, dropless; leave it out"},
-    {"moe_expert_capacity_factor moe_token_drop_policy moe_pad_expert_input_to_capacity", "no token is ever dropped or padded; leave it out"},
+    {"moe_token_dispatcher_type moe_enable_deepep", "tokens travel by all-to-all; leave it out"},
+    {"moe_pad_expert_input_to_capacity", "experts take any number of tokens, none is padded; leave it out"},
     {"moe_router_force_load_balancing", "routing is always the router's own; leave it out"},
     {"moe_shared_expert_intermediate_size moe_shared_expert_overlap", "Qwen3 has no shared expert; leave it out"},
     // kernels and recomputation

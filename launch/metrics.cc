@@ -35,6 +35,7 @@ JsonLine to_json(const StepMetrics& step) {
     const TokensPerExpert& tokens = *step.tokens_per_expert;
     line.add("tokens_per_expert", JsonLine().add("min", tokens.min).add("max", tokens.max).add("cv", tokens.cv));
   }
+  if (step.tokens_dropped) line.add("tokens_dropped", *step.tokens_dropped);
   if (step.experts_in_rounds) line.add("experts_in_rounds", *step.experts_in_rounds);
   return line.add("skipped", step.skipped).add("nan", step.nan);
 }
@@ -64,6 +65,7 @@ void LogWindow::add(const StepMetrics& step) {
     sum.nan += sum_.nan;
     if (sum.load_balancing_loss) *sum.load_balancing_loss += sum_.load_balancing_loss.value_or(0);
     if (sum.z_loss) *sum.z_loss += sum_.z_loss.value_or(0);
+    if (sum.tokens_dropped) *sum.tokens_dropped += sum_.tokens_dropped.value_or(0);
     if (sum.experts_in_rounds) *sum.experts_in_rounds += sum_.experts_in_rounds.value_or(0);
   }
   sum_ = sum;
@@ -88,6 +90,7 @@ std::string LogWindow::line(std::int64_t total_iterations, double remaining_flop
     out += fmt::format(" tokens per expert (min/max/cv): {:.0f}/{:.0f}/{:.2f} |", s.tokens_per_expert->min, s.tokens_per_expert->max,
                        s.tokens_per_expert->cv);
   }
+  if (s.tokens_dropped) out += fmt::format(" tokens dropped: {:.0f} |", *s.tokens_dropped);
   if (s.experts_in_rounds.value_or(0) > 0) out += fmt::format(" experts in rounds: {:.0f} |", *s.experts_in_rounds);
   out += fmt::format(" number of skipped iterations: {:3d} | number of nan iterations: {:3d} |", s.skipped, s.nan);
   out += fmt::format(" ETA: {} |", duration(remaining_flops / s.model_flops * s.iteration_time_ms * 1e-3));

@@ -40,6 +40,7 @@ struct StepMetrics {
   SentBytes comm_bytes;
   std::vector<double> pipeline_idle;  // of each pipeline stage: share of forward and backward in which it waited for others
   std::optional<TokensPerExpert> tokens_per_expert;
+  std::optional<double> tokens_dropped;     // choices beyond their expert's capacity, where there is one, over all MoE layers
   std::optional<double> experts_in_rounds;  // passes (of a MoE layer, a micro-batch and the ranks that exchange tokens) beyond the planned memory
   std::int64_t skipped = 0, nan = 0;  // 1: this step was skipped; its loss or gradient was not finite
 

@@ -264,12 +264,13 @@ void Trainer::gather_measures(StepMetrics& metrics) {
 
 // Losses of the routers and tokens per expert; the step's counts become the previous ones.
 void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
-  double balance = 0, current_f = 0, z = 0, tokens = 0, squares = 0, experts = 0, in_rounds = 0;
+  double balance = 0, current_f = 0, z = 0, tokens = 0, squares = 0, experts = 0, dropped = 0, in_rounds = 0;
   TokensPerExpert load{INFINITY, 0, 0};
   for (const RouterStatistics& layer : model_->router_statistics()) {
     if (layer.counts.empty()) continue;
     balance += layer.balance_loss_sum / layer.micro_batches;
     z += layer.z_loss_sum / layer.micro_batches;
+    dropped += layer.dropped;
     in_rounds += layer.in_rounds;
     current_f += layer.loss_with_current_counts(stage.moe);
     for (std::int64_t n : layer.counts) {
@@ -285,6 +286,7 @@ void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
   double mean = tokens / experts;
   load.cv = std::sqrt(std::max(0.0, squares / experts - mean * mean)) / mean;
   metrics.tokens_per_expert = load;
+  if (stage.moe.capacity_factor) metrics.tokens_dropped = dropped;
   if (const MeshShape& mesh = model_->mesh().shape; mesh.ep > 1 || mesh.etp > 1) metrics.experts_in_rounds = in_rounds;
   if (stage.moe.type != BalanceType::none) metrics.load_balancing_loss = balance;
   if (stage.moe.type == BalanceType::global_aux_loss) metrics.load_balancing_loss_current_f = current_f;

@@ -115,6 +115,31 @@ void Moe::count_load(const Pass& pass, RouterStatistics& statistics, Saved& save
     statistics.add(pass.balance, own, whole, sharers_.rank() == 0, saved.log_sum_exp, top_k_, saved.probs.rows() * sharers_.size());
 }
 
+Tensor Moe::within_capacity(const Pass& pass, const Saved& saved) const {
+  const Context& c = pass.context;
+  std::int64_t ranks = sharers_.size(), tokens = saved.expert.rows(), all = ranks * tokens;
+  Tensor expert = saved.expert, weight = saved.weight, within = c.scratch.tensor({all, top_k_}, DType::i32);
+  if (ranks > 1) {  // a few bytes for each choice, against H numbers of the row itself
+    expert = c.scratch.tensor(within.shape, expert.dtype);
+    weight = c.scratch.tensor(within.shape, weight.dtype);
+    Pending experts = sharers_.all_gather(saved.expert, expert), weights = sharers_.all_gather(saved.weight, weight);
+    experts.wait();
+    weights.wait();
+  }
+  // Where in the micro-batch the tokens stand: the ranks of tp cut what a rank of cp has, its chunks of one sequence after the other.
+  std::int64_t in_cp = pass.batch.positions.numel(), part = in_cp / pass.batch.sequences, tp_ranks = in_cp / tokens, cp_ranks = ranks / tp_ranks;
+  std::vector<std::int64_t> place;
+  for (std::int64_t cp = 0; cp < cp_ranks; ++cp) {
+    std::vector<Range> chunks = context_chunks(part * cp_ranks, int(cp_ranks), int(cp));
+    for (std::int64_t s = 0; s < pass.batch.sequences; ++s)
+      for (Range chunk : chunks)
+        for (std::int64_t i = chunk.begin; i < chunk.end; ++i) place.push_back(s * part * cp_ranks + i);
+  }
+  std::int64_t capacity = expert_capacity(all, top_k_, experts_, *pass.balance.capacity_factor);
+  drop_beyond_capacity(capacity, pass.balance.drop_policy, experts_, place, expert, weight, within);
+  return within.slice_rows(sharers_.rank() * tokens, (sharers_.rank() + 1) * tokens);
+}
+
 void Moe::route_tokens(const Pass& pass, const Tensor& x, RouterStatistics& statistics, Saved& saved) const {
   const Context& c = pass.context;
   std::int64_t tokens = x.rows(), choices = tokens * top_k_;
@@ -133,7 +158,15 @@ void Moe::route_tokens(const Pass& pass, const Tensor& x, RouterStatistics& stat
     route(c, logits, int(top_k_), norm_topk_ ? NormTopk::yes : NormTopk::no, saved.probs, saved.expert, saved.weight, saved.log_sum_exp);
   }
   count_load(pass, statistics, saved);
-  permutation(c, saved.expert, experts_, saved.source, saved.position, saved.offsets.as<std::int64_t>());
+  if (pass.balance.capacity_factor) {  // what is dropped is sorted behind the last expert's rows
+    Arena::Scope scope(c.scratch);
+    std::vector<std::int64_t> offsets(static_cast<std::size_t>(experts_ + 2));
+    permutation(c, within_capacity(pass, saved), experts_ + 1, saved.source, saved.position, offsets.data());
+    std::copy(offsets.begin(), offsets.end() - 1, saved.offsets.as<std::int64_t>());
+  } else {
+    permutation(c, saved.expert, experts_, saved.source, saved.position, saved.offsets.as<std::int64_t>());
+  }
+  if (pass.mode == Mode::train) statistics.dropped += double(choices - kept_rows(saved));
   saved.pool = &pass.routed;
   if (dispatcher_.alone()) return;
   saved.plan = dispatcher_.plan(c, pass.keep, host_offsets(saved.offsets), planned_rows(config_, mesh_, tokens, pass.balance));
@@ -188,7 +221,9 @@ void Moe::forward(const Pass& outer, const Tensor& x, RouterStatistics& statisti
   Pass pass = outer.recompute.moe ? outer.in_scratch(outer.mode) : outer;
   route_tokens(pass, x, statistics, saved);
   bool several = saved.plan.rounds > 1;
-  Tensor out = y.empty() ? Tensor() : c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype);
+  std::int64_t choices = saved.source.numel(), kept = kept_rows(saved);
+  Tensor out = y.empty() ? Tensor() : c.scratch.tensor({choices, hidden_}, x.dtype);
+  if (kept < choices && !y.empty()) fill(c, out.slice_rows(kept, choices), 0);
   for (std::int64_t i = 0; i < saved.plan.rounds; ++i) {
     if (several && y.empty()) break;
     RoundMemory memory(several, c.scratch, pass.routed);
@@ -217,7 +252,12 @@ void Moe::backward(const Pass& outer, const Tensor& dy, const Tensor& x, const R
   bool several = saved.plan.rounds > 1;
   Pass pass = outer;
   if (several) pass.delayed = nullptr;  // what a later weight gradient needs would be more than there is memory for
-  Tensor d_choices = c.scratch.tensor({saved.source.numel(), hidden_}, x.dtype), d_weights = c.scratch.tensor({saved.source.numel()}, saved.weight.dtype);
+  std::int64_t choices = saved.source.numel(), kept_here = kept_rows(saved);
+  Tensor d_choices = c.scratch.tensor({choices, hidden_}, x.dtype), d_weights = c.scratch.tensor({choices}, saved.weight.dtype);
+  if (kept_here < choices) {
+    fill(c, d_choices.slice_rows(kept_here, choices), 0);
+    fill(c, d_weights.slice_rows(kept_here, choices), 0);
+  }
   for (std::int64_t i = 0; i < saved.plan.rounds; ++i) {
     RoundMemory memory(several, c.scratch, *saved.pool);
     Saved::Rows rows = saved.rows;

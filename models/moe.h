@@ -1,6 +1,7 @@
-// Qwen3's mixture of experts, dropless: route, permute, grouped matmul, SwiGLU with the router's weight, grouped matmul,
-// unpermute. y = sum over the k chosen experts of down_e(p_e * silu(gate_e x) * up_e x). Here T is T_local: every rank routes its own
-// part of the residual stream. Experts are cut over the expert-parallel ranks, their width over the expert-tensor-parallel ones.
+// Qwen3's mixture of experts: route, permute, grouped matmul, SwiGLU with the router's weight, grouped matmul, unpermute.
+// y = sum over the k chosen experts of down_e(p_e * silu(gate_e x) * up_e x); nothing is dropped unless a capacity is asked for
+// (parallel/expert_capacity.h). Here T is T_local: every rank routes its own part of the residual stream. Experts are cut over the
+// expert-parallel ranks, their width over the expert-tensor-parallel ones.
 //
 // A rank has memory for planned_rows(). Where routing would send more to any of the ranks that exchange rows, these run the layer in
 // rounds (parallel/token_dispatcher.h), one after the other in the memory of one: nothing is kept of them, the backward brings the tokens
@@ -30,7 +31,7 @@ class Moe {
     Tensor log_sum_exp;                 // [T]
     Tensor counts;                      // [S, E] int64: choices per sequence and expert
     Tensor source, position;            // [R], [T, k] int32: the permutation, round by round, and its inverse
-    Tensor offsets;                     // [E + 1] int64: this rank's rows of each expert
+    Tensor offsets;                     // [E + 1] int64: this rank's rows of each expert; dropped ones come after them
     TokenDispatcher::Plan plan;         // where they go; one rank: empty
     Arena* pool = nullptr;              // memory for the rows at the experts
     struct Rows {                       // of one round
@@ -57,6 +58,8 @@ class Moe {
   using Offsets = std::span<const std::int64_t>;
   void route_tokens(const Pass& pass, const Tensor& x, RouterStatistics& statistics, Saved& saved) const;
   void count_load(const Pass& pass, RouterStatistics& statistics, Saved& saved) const;
+  // [T, k] in scratch: the expert of each choice, or E beyond its capacity.
+  Tensor within_capacity(const Pass& pass, const Saved& saved) const;
   // Round `index`: its rows at the experts, and their first half.
   Saved::Rows activate(const Pass& pass, Arena& memory, Arena& act_memory, const Tensor& x, const Tensor& home, const Saved& saved,
                        std::int64_t index) const;
@@ -73,6 +76,7 @@ class Moe {
   Offsets expert_offsets(const Saved& saved, const Saved::Rows& rows) const;  // [E_local + 1]
   // Which of this rank's tokens are of sequence s of the micro-batch.
   Range tokens_of(const Pass& pass, std::int64_t s) const;
+  std::int64_t kept_rows(const Saved& saved) const { return saved.offsets.as<std::int64_t>()[experts_]; }
 
   std::int64_t experts_, top_k_, hidden_, width_;  // width_: this rank's
   bool norm_topk_;

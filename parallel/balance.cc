@@ -57,7 +57,7 @@ void reduce_over(const Comm& stage, std::vector<RouterStatistics>& layers) {
     if (layer.counts.empty()) continue;
     numbers.insert(numbers.end(), layer.counts.begin(), layer.counts.end());
     numbers.insert(numbers.end(), layer.prob_sums.begin(), layer.prob_sums.end());
-    numbers.insert(numbers.end(), {layer.balance_loss_sum, layer.z_loss_sum, layer.tokens, layer.micro_batches, layer.in_rounds});
+    numbers.insert(numbers.end(), {layer.balance_loss_sum, layer.z_loss_sum, layer.tokens, layer.micro_batches, layer.dropped, layer.in_rounds});
   }
   if (numbers.empty()) return;
   stage.all_reduce(Tensor(numbers.data(), DType::f64, {std::int64_t(numbers.size())})).wait();
@@ -66,7 +66,7 @@ void reduce_over(const Comm& stage, std::vector<RouterStatistics>& layers) {
     if (layer.counts.empty()) continue;
     for (std::int64_t& n : layer.counts) n = std::int64_t(*next++);
     for (double& p : layer.prob_sums) p = *next++;
-    for (double* value : {&layer.balance_loss_sum, &layer.z_loss_sum, &layer.tokens, &layer.micro_batches, &layer.in_rounds}) *value = *next++;
+    for (double* value : {&layer.balance_loss_sum, &layer.z_loss_sum, &layer.tokens, &layer.micro_batches, &layer.dropped, &layer.in_rounds}) *value = *next++;
   }
 }
 
@@ -75,7 +75,7 @@ void RouterStatistics::end_step() {
   std::fill(counts.begin(), counts.end(), 0);
   std::fill(prob_sums.begin(), prob_sums.end(), 0);
   balance_loss_sum = z_loss_sum = 0;
-  tokens = micro_batches = in_rounds = 0;
+  tokens = micro_batches = dropped = in_rounds = 0;
 }
 
 double RouterStatistics::previous_share(std::int64_t expert) const {

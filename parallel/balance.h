@@ -6,10 +6,12 @@
 //   global_aux_loss  f of the previous step's whole global batch (uniform at the first), P of the current one
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/memory.h"
 #include "parallel/comm.h"
+#include "parallel/expert_capacity.h"
 
 namespace af {
 
@@ -22,6 +24,10 @@ struct BalanceSettings {
   // Rows that a rank has memory for in a layer, times those of balanced routing. Where a rank would get more, all that exchange rows with
   // it run the layer in rounds.
   double memory_factor = 1.5;
+  // Choices beyond an expert's capacity are dropped (parallel/expert_capacity.h); none: nothing ever is. The capacity is for all tokens of a
+  // micro-batch, on whatever ranks they are, so that no layout changes what is dropped. The losses count choices before.
+  std::optional<double> capacity_factor = {};
+  DropPolicy drop_policy = DropPolicy::probs;
 };
 
 // What expert_load() (core/ops/moe.h) finds for S sequences: choices per expert [S, E] int64, and sums of probabilities [S, E] fp64.
@@ -44,6 +50,7 @@ struct RouterStatistics {
   double balance_loss_sum = 0;                // over micro-batches, coefficient included
   double z_loss_sum = 0;                      // likewise
   double tokens = 0, micro_batches = 0;       // the latter in parts of 1 / (ranks that share a micro-batch), so that sums over ranks count it once
+  double dropped = 0;                         // choices beyond an expert's capacity
   double in_rounds = 0;                       // passes that experts ran in rounds, of a layer and micro-batch of the ranks that exchange rows
 
   double previous_share(std::int64_t expert) const;  // f_e of the previous step

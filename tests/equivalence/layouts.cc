@@ -39,6 +39,7 @@ std::string Case::name() const {
   if (balance != BalanceType::none) text += fmt::format(" balance={}", kBalance[int(balance)]);
   if (skewed) text += " skewed";
   if (memory_factor < 16) text += fmt::format(" memory={}", memory_factor);
+  if (capacity > 0) text += fmt::format(" capacity={} {}", capacity, drop_policy == DropPolicy::probs ? "probs" : "position");
   if (!layout.overlap_grad_reduce) text += " no-overlap";
   return text;
 }
@@ -78,7 +79,10 @@ RecomputeSettings recompute_of(const Case& c) {
 }
 
 BalanceSettings balance_of(const Case& c) {
-  return {c.balance, c.balance == BalanceType::none ? 0 : 0.05, c.model == "moe" ? 0.002 : 0, c.memory_factor};
+  BalanceSettings balance{c.balance, c.balance == BalanceType::none ? 0 : 0.05, c.model == "moe" ? 0.002 : 0, c.memory_factor};
+  if (c.capacity > 0) balance.capacity_factor = c.capacity;
+  balance.drop_policy = c.drop_policy;
+  return balance;
 }
 
 bool possible(const Case& c, std::string* why) {
@@ -204,6 +208,22 @@ std::vector<Case> fixed_cases() {
   rounds(layout(2, 2, 2, 1, 4, 2, true), 1, "none", B::seq_aux_loss);
   rounds(layout(2, 2, 2, 2, 4, 2, true, S::zero_bubble, 2), 1, "selective", B::global_aux_loss);
   rounds(layout(2, 2, 2, 2, 2, 2, true, S::interleaved, 2), 0.6, "none", B::aux_loss);
+  // A capacity, the same for all layouts.
+  auto capacity = [&](ParallelLayout l, double factor, DropPolicy policy, bool skewed = false, double memory = 16, const char* recompute = "none",
+                      B balance = B::none, std::int64_t mbs = 1) {
+    rounds(l, memory, recompute, balance, mbs);
+    cases.back().skewed = skewed, cases.back().capacity = factor, cases.back().drop_policy = policy;
+  };
+  for (DropPolicy policy : {DropPolicy::probs, DropPolicy::position}) {
+    capacity(layout(1, 1, 2, 1, 1, 1, false), 1, policy, false, 16, "none", B::aux_loss, 2);
+    capacity(layout(1, 1, 4, 1, 4, 1, false), 0.75, policy, false, 16, "selective", B::seq_aux_loss);
+    capacity(layout(2, 1, 1, 1, 1, 1, true), 1.25, policy, true, 16, "none", B::global_aux_loss, 2);
+    capacity(layout(1, 4, 1, 1, 2, 1, false), 1, policy, false, 16, "modules", B::aux_loss);
+    capacity(layout(1, 2, 1, 1, 1, 2, false), 0.5, policy, true, 16, "full", B::none, 2);
+    capacity(layout(2, 2, 2, 1, 4, 2, true), 1, policy, true, 1, "block", B::seq_aux_loss, 2);
+    capacity(layout(1, 1, 2, 2, 2, 1, false, S::zero_bubble), 1, policy, false, 1, "selective", B::aux_loss);
+    capacity(layout(2, 2, 2, 2, 2, 2, true, S::zero_bubble, 2), 0.9, policy, true, 1, "modules", B::global_aux_loss);
+  }
   return cases;
 }
 
@@ -230,6 +250,7 @@ std::vector<Case> random_cases(std::uint64_t seed, int count) {
     c.recompute = modes[pick(5)];
     c.balance = moe ? BalanceType(pick(4)) : BalanceType::none;
     if (moe && (ep > 1 || etp > 1) && pick(3) == 0) c.skewed = pick(2), c.memory_factor = 0.25 * (1 + pick(6));
+    if (moe && pick(3) == 0) c.capacity = 0.5 + 0.25 * pick(5), c.drop_policy = DropPolicy(pick(2));
     if (possible(c)) cases.push_back(c);
   }
   return cases;

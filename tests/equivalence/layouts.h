@@ -20,6 +20,8 @@ struct Case {
   BalanceType balance = BalanceType::none;
   bool skewed = false;        // nearly every token goes to experts 0 and 1
   double memory_factor = 16;  // below the imbalance: experts work in rounds
+  double capacity = 0;        // of experts: a factor; 0: nothing is dropped
+  DropPolicy drop_policy = DropPolicy::probs;
   std::function<PackedSequence(std::int64_t index, std::int64_t vocab)> data;  // sequence `index` of the run; empty: random documents
   std::string name() const;
 };

@@ -79,6 +79,7 @@ int run(const Options& options) {
   // fp64 shows errors of 1e-10; fp32 and bf16 are what people train with.
   auto add = [&](Case c, DType dtype) {
     c.dtype = dtype;
+    if (c.skewed && dtype != DType::f64) c.steps = 1;  // tokens much alike, gradients that cancel: Adam makes steps of what rounding leaves
     cases.push_back(c);
   };
   for (std::size_t i = 0; i < all.size(); ++i) {

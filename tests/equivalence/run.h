@@ -12,6 +12,7 @@ namespace af::test {
 
 struct StepRecord {
   double loss = 0, grad_norm = 0, balance_loss = 0;
+  double dropped = 0;                             // choices beyond their expert's capacity
   double in_rounds = 0;                           // passes that experts ran in rounds
   std::vector<std::vector<std::int64_t>> counts;  // tokens per expert of each layer
 };

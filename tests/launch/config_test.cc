@@ -37,7 +37,7 @@ stages:
     train_iters: 20
     global_batch_size: 4
     rope_theta: 5e6
-    moe: {moe_aux_loss_coeff: 5e-4}
+    moe: {moe_aux_loss_coeff: 5e-4, moe_expert_capacity_factor: null}
     recompute: {recompute_granularity: full}
     lr: {lr: 1e-5, lr_decay_style: WSD, lr_wsd_decay_iters: 5, lr_wsd_decay_style: minus_sqrt}
     data: [{path: has.h5}]
@@ -92,6 +92,9 @@ TEST(Config, Reads) {
   EXPECT_EQ(two.micro_batch_size, 1);
   EXPECT_EQ(two.rope.theta, 5e6);
   EXPECT_EQ(two.moe.aux_loss_coeff, 5e-4);
+  EXPECT_FALSE(two.moe.capacity_factor);
+  EXPECT_FALSE(parse(kRun, {"moe.moe_expert_capacity_factor=1.5"}).stages[1].moe.capacity_factor) << "null takes it away";
+  EXPECT_EQ(parse(kRun, {"moe.moe_expert_capacity_factor=1.5", "moe.moe_token_drop_policy=position"}).stages[0].moe.capacity_factor, 1.5);
   EXPECT_EQ(two.moe.type, BalanceType::global_aux_loss);
   EXPECT_EQ(one.moe.aux_loss_coeff, 1e-3);
   EXPECT_EQ(two.optimizer.settings.beta2, 0.98);
@@ -377,6 +380,8 @@ TEST(Config, PrintedConfigurationParsesBack) {
                         "moe.moe_aux_loss_coeff=3",
                         "moe.moe_z_loss_coeff=3",
                         "moe.moe_memory_factor=3",
+                        "moe.moe_expert_capacity_factor=1.25",
+                        "moe.moe_token_drop_policy=position",
                         "stages.0.name=other",
                         "stages.0.seq_length=77",
                         "stages.0.train_tokens=3e6",
@@ -398,6 +403,8 @@ TEST(Config, PrintedConfigurationParsesBack) {
                         "stages.0.moe.moe_aux_loss_coeff=3",
                         "stages.0.moe.moe_z_loss_coeff=3",
                         "stages.0.moe.moe_memory_factor=3",
+                        "stages.0.moe.moe_expert_capacity_factor=1.25",
+                        "stages.0.moe.moe_token_drop_policy=position",
                         "stages.0.optimizer.adam_beta1=0.5",
                         "stages.0.optimizer.adam_beta2=0.5",
                         "stages.0.optimizer.adam_eps=1e-3",

@@ -117,6 +117,8 @@ struct MoeCase {
   BalanceType type;
   double z;
   bool norm_topk;
+  double capacity = 0;
+  DropPolicy policy = DropPolicy::probs;
 };
 class MoeGradient : public testing::TestWithParam<MoeCase> {};
 
@@ -125,6 +127,8 @@ TEST_P(MoeGradient, MatchesDifferences) {
   config.norm_topk_prob = GetParam().norm_topk;
   ModuleTest t;
   t.balance = {GetParam().type, 0.7, GetParam().z};
+  if (GetParam().capacity > 0) t.balance.capacity_factor = GetParam().capacity;
+  t.balance.drop_policy = GetParam().policy;
   Moe module(config, {}, 0, t.set);
   t.start();
   Moe::Saved saved;
@@ -142,10 +146,89 @@ TEST_P(MoeGradient, MatchesDifferences) {
   t.check(forward, [&] { module.backward(t.pass(), t.r, t.x, statistics, saved, t.dx); });
 }
 
+// y of a MoE layer as loops over tokens and choices: which choices count is decided token by token, choice by choice.
+std::vector<double> moe_loop(const ModelConfig& config, const ParameterSet& set, const Tensor& x, const BalanceSettings& balance, int* dropped) {
+  auto parameter = [&](const char* name) {
+    for (const Parameter& p : set.parameters())
+      if (p.name == name) return p.value.as<double>();
+    return static_cast<double*>(nullptr);
+  };
+  const double *router = parameter("layers.0.router"), *gate_up = parameter("layers.0.experts.gate_up"), *down = parameter("layers.0.experts.down");
+  int tokens = int(x.rows()), h = int(x.cols()), experts = int(config.num_experts), k = int(config.num_experts_per_tok), f = int(config.moe_intermediate_size);
+  struct Choice {
+    int token, expert;
+    double weight;
+  };
+  std::vector<Choice> choices;
+  for (int t = 0; t < tokens; ++t) {
+    const double* row = x.as<double>() + t * h;
+    std::vector<std::pair<double, int>> probs;
+    double sum = 0, chosen = 0;
+    for (int e = 0; e < experts; ++e) {
+      double logit = 0;
+      for (int j = 0; j < h; ++j) logit += router[e * h + j] * row[j];
+      probs.push_back({-std::exp(logit), e});
+      sum += std::exp(logit);
+    }
+    std::sort(probs.begin(), probs.end());
+    for (int s = 0; s < k; ++s) chosen += -probs[std::size_t(s)].first / sum;
+    for (int s = 0; s < k; ++s) choices.push_back({t, probs[std::size_t(s)].second, -probs[std::size_t(s)].first / sum / (config.norm_topk_prob ? chosen : 1)});
+  }
+  std::vector<double> y(std::size_t(tokens * h));
+  for (const Choice& c : choices) {
+    int before = 0;  // choices of the same expert that have the better right
+    for (const Choice& other : choices) {
+      bool better = balance.drop_policy == DropPolicy::probs ? other.weight > c.weight : other.token < c.token;
+      before += other.expert == c.expert && better;
+    }
+    if (balance.capacity_factor && before >= std::ceil(*balance.capacity_factor * tokens * k / experts)) {
+      ++*dropped;
+      continue;
+    }
+    const double *row = x.as<double>() + c.token * h, *in = gate_up + c.expert * 2 * f * h, *out = down + c.expert * h * f;
+    for (int i = 0; i < f; ++i) {
+      double gate = 0, up = 0;
+      for (int j = 0; j < h; ++j) gate += in[i * h + j] * row[j], up += in[(f + i) * h + j] * row[j];
+      double act = c.weight * gate / (1 + std::exp(-gate)) * up;
+      for (int j = 0; j < h; ++j) y[std::size_t(c.token * h + j)] += out[j * f + i] * act;
+    }
+  }
+  return y;
+}
+
+TEST(MoeForward, EqualsTheLoopWithAndWithoutCapacity) {
+  for (double capacity : {0.0, 0.1, 0.6, 1.0, 1.5, 5.0})
+    for (DropPolicy policy : {DropPolicy::probs, DropPolicy::position})
+      for (bool norm_topk : {true, false}) {
+        ModelConfig config = tiny_config();
+        config.norm_topk_prob = norm_topk;
+        ModuleTest t;
+        if (capacity > 0) t.balance.capacity_factor = capacity;
+        t.balance.drop_policy = policy;
+        Moe module(config, {}, 0, t.set);
+        t.start();
+        RouterStatistics statistics(config.num_experts);
+        Moe::Saved saved;
+        fill(t.context, t.y, 0);
+        module.forward(t.pass(), t.x, statistics, saved, t.y);
+        int dropped = 0;
+        std::vector<double> expected = moe_loop(config, t.set, t.x, t.balance, &dropped);
+        for (std::int64_t i = 0; i < t.y.numel(); ++i) ASSERT_NEAR(t.y.as<double>()[i], expected[std::size_t(i)], 1e-12) << capacity;
+        EXPECT_EQ(statistics.dropped, dropped);
+        EXPECT_EQ(dropped > 0, capacity > 0 && capacity <= 1) << capacity;
+        std::int64_t counted = 0;  // before dropping
+        for (std::int64_t n : statistics.counts) counted += n;
+        EXPECT_EQ(counted, t.x.rows() * config.num_experts_per_tok);
+      }
+}
+
 INSTANTIATE_TEST_SUITE_P(Losses, MoeGradient,
                          testing::Values(MoeCase{BalanceType::none, 0, true}, MoeCase{BalanceType::none, 0, false}, MoeCase{BalanceType::aux_loss, 0, true},
                                          MoeCase{BalanceType::seq_aux_loss, 0, true}, MoeCase{BalanceType::global_aux_loss, 0, false},
-                                         MoeCase{BalanceType::none, 0.3, true}));
+                                         MoeCase{BalanceType::none, 0.3, true}, MoeCase{BalanceType::aux_loss, 0.1, true, 0.6, DropPolicy::probs},
+                                         MoeCase{BalanceType::none, 0, false, 0.6, DropPolicy::probs},
+                                         MoeCase{BalanceType::seq_aux_loss, 0, true, 0.7, DropPolicy::position},
+                                         MoeCase{BalanceType::none, 0, false, 0.4, DropPolicy::position}));
 
 class ModelGradient : public testing::TestWithParam<bool> {};
 
