@@ -243,7 +243,7 @@ std::vector<Case> cases() {
     c.dtype = all.size() % 3 == 0 ? DType::bf16 : all.size() % 3 == 1 ? DType::f32 : DType::f64;
     all.push_back(c);
   }
-  for (const Case& c : random_cases(5, 15)) all.push_back(c);
+  for (const Case& c : random_cases(5, 10)) all.push_back(c);
   for (Case& c : all)  // so large that nothing is dropped: then the rows that move are known
     if (c.capacity > 0) c.capacity = 100;
   // Groups of more than 8 ranks have other ways for small parts (models/communication.h).
@@ -286,7 +286,9 @@ TEST(Communication, WrongFormulasAreNoticed) {
   const Case no_experts = make_case("dense", {2, 2, 2, 2, 1, 1, true}, "selective"), ends_tied = make_case("tied", {2, 2, 1, 2, 1, 1, true}, "none", {}, S::interleaved, 2);
   const Case by_modules = make_case("moe", {4, 2, 2, 1, 1, 8, true}, "modules", BalanceType::aux_loss), key_replicas = make_case("dense", {8, 1, 1, 1, 1, 1, true});
   const Case expert_copies = make_case("moe", {2, 1, 4, 2, 2, 2, true});
-  const Case *full = &all_axes, *dense = &no_experts, *tied = &ends_tied, *modules = &by_modules, *keys = &key_replicas, *copies = &expert_copies;
+  Case with_capacity = make_case("moe", {2, 1, 1, 1, 1, 2, true});
+  with_capacity.capacity = 100;
+  const Case *drops = &with_capacity, *full = &all_axes, *dense = &no_experts, *tied = &ends_tied, *modules = &by_modules, *keys = &key_replicas, *copies = &expert_copies;
   const std::vector<Mutant> mutants = {
       {"no sequence parallelism", dense, Axis::tp, [](auto&, auto& s, auto&) { s.mesh.sequence_parallel = false; }},
       {"half the bytes of an element", dense, Axis::tp, [](auto&, auto& s, auto&) { s.dtype = DType::f32; }},
@@ -297,6 +299,7 @@ TEST(Communication, WrongFormulasAreNoticed) {
       {"recomputation gathers nothing", full, Axis::tp, [](auto&, auto& s, auto&) { s.recompute = {}; }},
       {"modules are not entered again", modules, Axis::tp, [](auto&, auto& s, auto&) { s.recompute = {}; }},
       {"the balance loss needs nobody", full, Axis::tp, [](auto&, auto& s, auto&) { s.balance = BalanceType::none; }},
+      {"nobody tells what it would drop", drops, Axis::tp, [](auto&, auto& s, auto&) { s.capacity = false; }},
       {"no keys", dense, Axis::cp, [](auto&, auto&, auto& r) { r.keys = 0; }},
       {"keys of whole sequences", dense, Axis::cp, [](auto& m, auto& s, auto& r) { r.keys = expected_rows(m, s).keys; }},
       {"attention is not computed again", dense, Axis::cp, [](auto&, auto& s, auto&) { s.recompute = {}; }},
@@ -372,8 +375,9 @@ Config config_of(const Case& c) {
 
 // The plan of the fullest rank beside what its arenas took: dense models to the byte, experts as far as routing does not need less.
 TEST(Communication, ThePlansFullestRank) {
+  int pipelines = 0;
   for (Case c : cases()) {
-    if (c.layout.mesh.pp == 1) continue;
+    if (c.layout.mesh.pp == 1 || pipelines++ % 2) continue;
     const Plan plan = make_plan(config_of(c), c.layout.mesh.world());
     c.layout.bucket_numel = plan.stages[0].layout.bucket_numel;
     const Measured measured = measure(c, 1.5);
@@ -385,10 +389,12 @@ TEST(Communication, ThePlansFullestRank) {
     const std::int64_t planned = r.activations.in_flight(), taken = found.kept + found.routed;
     EXPECT_GE(planned, taken) << c.name();
     EXPECT_EQ(c.model == "moe" ? std::min(planned, taken) : planned, taken) << c.name();
-    // Buffers of messages: how far ranks drift apart is not planned.
-    const std::int64_t buffer = shape_of(c).local_tokens() * 16 * std::int64_t(size_of(c.dtype)), messages = std::int64_t(measured.messages[std::size_t(r.rank)]);
-    EXPECT_GE(messages, r.messages - buffer) << c.name();
-    EXPECT_LE(messages, r.messages + 6 * buffer) << c.name();
+    // Buffers of messages: planned as if each left at once; at worst all of a step are on their way together.
+    const StepShape step = shape_of(c);
+    const std::int64_t buffer = step.local_tokens() * model_of(c).hidden_size * std::int64_t(size_of(c.dtype));
+    const std::int64_t messages = std::int64_t(measured.messages[std::size_t(r.rank)]);
+    EXPECT_GE(messages, r.messages) << c.name();
+    EXPECT_LE(messages, r.messages + 2 * step.micro_batches * c.layout.virtual_size * buffer) << c.name();
   }
 }
 
