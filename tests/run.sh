@@ -2,12 +2,12 @@
 # Installs, builds and runs the tests.
 #   tests/run.sh                  style, unit tests, SIMT emulator, ranks under mpirun, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
-#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi asan tsan cuda-kernels bench quickstart long-context corpus)
+#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults asan tsan cuda-kernels bench quickstart long-context corpus)
 # The last line is "N passed, N failed, N skipped"; each skip says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD build=$PWD/build/cpu
-full_suites="oracle equivalence mpi asan tsan cuda-kernels bench quickstart long-context corpus"
+full_suites="oracle equivalence mpi faults asan tsan cuda-kernels bench quickstart long-context corpus"
 with_oracle=no full=""
 while [ $# -gt 0 ]; do
   case $1 in
@@ -106,6 +106,8 @@ if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
   script python3 tests/mpi/run.py "$build"
   begin "mpi: af_train on many processes"
   script python3 tests/mpi/programs.py "$build"
+  begin "faults: jobs that are harmed, a sample"
+  script python3 tests/faults/run.py "$build"
   begin "programs"
   script python3 tests/launch/programs_test.py "$build/bin"
   begin "equivalence: layouts against one rank, a sample"
@@ -131,6 +133,7 @@ for suite in $full; do
     bench) begin "bench"; quietly oracle_python; script python3 tests/bench/run.py "$build" "$root/.venv/oracle/bin/python" ;;
     equivalence) begin "equivalence: every layout against one rank"; script "$build/tests/equivalence" --full ;;
     mpi) begin "mpi: 64 ranks, and ranks on several hosts"; script python3 tests/mpi/programs.py "$build" --full ;;
+    faults) begin "faults: 200"; script python3 tests/faults/run.py "$build" --full ;;
     long-context) begin "long-context: 131,072 tokens in one process"; script python3 tests/launch/long_context.py "$build/bin" ;;
     corpus) begin "corpus: 1 GB"; script python3 tests/data/corpus_suite.py "$build/bin" --full ;;
     quickstart) begin "quickstart"; if examples/quickstart/run.sh; then add 1 0 0; else add 0 1 0; fi ;;
