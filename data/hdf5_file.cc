@@ -243,6 +243,13 @@ void H5Dataset::write(std::span<const std::int64_t> begin, std::span<const std::
   }
 }
 
+std::int64_t H5Dataset::file_offset() const {
+  silence();
+  const haddr_t offset = H5Dget_offset(handle_.id());
+  if (offset == HADDR_UNDEF) user_error("{}: is not contiguous in the file", where());
+  return std::int64_t(offset);
+}
+
 void H5Dataset::read_rows(std::int64_t begin, std::int64_t count, H5Type memory_type, void* out) const {
   std::vector<std::int64_t> first(shape_.size(), 0), size = shape_;
   first.at(0) = begin;
@@ -325,6 +332,7 @@ H5Dataset H5File::create_dataset(const std::string& name, H5Type type, const std
   H5Handle properties = handle<H5Pclose>(H5Pcreate(H5P_DATASET_CREATE));
   H5Pset_obj_track_times(properties.id(), false);
   H5Pset_fill_time(properties.id(), H5D_FILL_TIME_NEVER);
+  if (layout.placed) H5Pset_alloc_time(properties.id(), H5D_ALLOC_TIME_EARLY);
   if (layout.extendible) most.at(0) = H5S_UNLIMITED;
   if (layout.chunk_rows > 0) {
     chunk.at(0) = hsize_t(layout.chunk_rows);

@@ -34,6 +34,7 @@ struct H5Layout {
   std::int64_t chunk_rows = 0;  // rows (of the first dimension) per chunk; 0: contiguous, of fixed size
   bool extendible = false;      // the first dimension may grow (needs chunks)
   bool fletcher32 = false;      // a checksum per chunk, checked at every read (needs chunks)
+  bool placed = false;          // contiguous: its place in the file is fixed at once, for bytes that go past the library
 };
 
 class H5Dataset {
@@ -42,6 +43,8 @@ class H5Dataset {
   std::int64_t rows() const { return shape_.at(0); }
   H5Type type() const { return type_; }
   std::string where() const;  // "FILE: /tokens", for messages
+  // The byte of the file where a contiguous dataset begins, once it is placed or written.
+  std::int64_t file_offset() const;
 
   // The rectangle [begin, begin + count) to or from dense memory of that dataset's type. `memory_type` must be type():
   // an int32 is never silently read as a float.

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <functional>
 
 #include <fmt/format.h>
 
-#include "data/file.h"
+#include "core/ops/elementwise.h"
 #include "data/json.h"
-#include "launch/checkpoint_tensors.h"
+#include "launch/checkpoint_reader.h"
 #include "launch/hf_config.h"
 #include "parallel/data_parallel.h"
 #include "parallel/together.h"
@@ -38,7 +37,7 @@ std::vector<std::vector<std::int64_t>> all_expert_counts(const CheckpointParts& 
 Json to_json(const TrainingState& state, std::int64_t optimizer_steps, const std::vector<std::vector<std::int64_t>>& expert_counts) {
   Json j;
   j.set("format", "af_checkpoint");
-  j.set("version", 1);
+  j.set("version", 2);
   j.set("stage", state.stage);
   j.set("stage_name", state.stage_name);
   j.set("stage_iteration", state.stage_iteration);
@@ -62,8 +61,8 @@ Json to_json(const TrainingState& state, std::int64_t optimizer_steps, const std
 }
 
 TrainingState state_of(const JsonView& j) {
-  if (!j.has("format") || j["format"].string() != "af_checkpoint" || j["version"].integer() != 1)
-    user_error("{}: not a checkpoint of this program (format af_checkpoint, version 1)", j.where());
+  if (!j.has("format") || j["format"].string() != "af_checkpoint" || j["version"].integer() != 2)
+    user_error("{}: not a checkpoint of this program (format af_checkpoint, version 2)", j.where());
   TrainingState state;
   state.stage = j["stage"].integer();
   state.stage_name = j["stage_name"].string();
@@ -79,71 +78,41 @@ TrainingState state_of(const JsonView& j) {
   return state;
 }
 
-std::string state_path(const std::string& path) { return path + "/state.json"; }
-
-// Where `link` says the newest checkpoint is, replaced in one step.
-void point_latest(const std::string& root, const std::string& name) {
-  std::string aside = root + "/latest.tmp";
-  fs::remove(aside);
-  fs::create_symlink(name, aside);
-  fs::rename(aside, root + "/latest");
+void check_type(const CheckpointReader& reader, DType dtype) {
+  if (reader.dtype() != dtype)
+    user_error("{}: holds {}, this run computes in {}; resume with the same runtime.precision", reader.path(), name_of(reader.dtype()), name_of(dtype));
 }
 
-void remove_old(const std::string& root, std::int64_t keep) {
-  if (keep <= 0) return;
-  std::vector<std::pair<std::int64_t, fs::path>> ordinary;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
-    if (entry.is_symlink() || !fs::exists(entry.path() / "state.json") || entry.path().extension() == ".tmp") continue;
-    TrainingState state = read_state(entry.path().string());
-    if (!state.stage_finished) ordinary.emplace_back(state.iteration, entry.path());
-  }
-  std::sort(ordinary.begin(), ordinary.end());
-  for (std::int64_t i = 0; i + keep < std::int64_t(ordinary.size()); ++i) fs::remove_all(ordinary[std::size_t(i)].second);
+void check_shape(const CheckpointReader& reader, const Slab& slab) {
+  if (const Shape& theirs = reader.shape(slab.name); !(theirs == slab.global_shape))
+    user_error("{}: tensor {} is {}, the model's is {}; this checkpoint belongs to another model", reader.path(), slab.name, theirs.str(),
+               slab.global_shape.str());
 }
 
-}  // namespace
+// The file of a checkpoint, with its path for messages.
+Json read_json(const CheckpointReader& reader, const char* name) { return Json::parse(reader.file(name), reader.path() + "/" + name); }
 
-std::string save_checkpoint(const std::string& root, const TrainingState& state, const CheckpointParts& parts, const std::string& run_yaml,
-                            std::int64_t keep) {
-  const Comm& world = parts.mesh.world;
-  const auto on_rank_0 = [&](const std::function<void()>& work) {
-    together(world, [&] {
-      if (world.rank() == 0) work();
-    });
-  };
-  std::string name = fmt::format("{}-{}", state.stage_name, state.iteration), path = root + "/" + name, aside = path + ".tmp";
-  on_rank_0([&] {
-    fs::create_directories(root);
-    fs::remove_all(aside);
-    fs::create_directories(aside);
-  });
-  write_tensors(aside + "/tensors.h5", parts.model, parts.parameters, parts.optimizer, world);
-  const std::vector<std::vector<std::int64_t>> expert_counts = all_expert_counts(parts);
-  on_rank_0([&] {
-    write_file(aside + "/config.json", write_hf_config(parts.model, name_of(accumulator_of(parts.parameters.dtype()))).dump(2) + "\n");
-    write_file(aside + "/run.yaml", run_yaml);
-    write_file(state_path(aside), to_json(state, parts.optimizer.steps(), expert_counts).dump(2) + "\n");
-    sync_folder(aside);
-    fs::remove_all(path);
-    fs::rename(aside, path);
-    point_latest(root, name);
-    sync_folder(root);
-    remove_old(root, keep);
-  });
-  return path;
-}
-
-namespace {
-
-// What a rank reads by itself.
 TrainingState read_checkpoint(const std::string& path, const CheckpointParts& parts) {
-  TrainingState state = read_state(path);
-  Json json = Json::parse_file(state_path(path));
-  JsonView j(json, state_path(path));
-  read_tensors(path + "/tensors.h5", parts.parameters, parts.optimizer);
+  CheckpointReader reader(path);
+  const Json json = read_json(reader, "state.json");
+  const JsonView j(json, path + "/state.json");
+  TrainingState state = state_of(j);
+  const DType dtype = accumulator_of(parts.parameters.dtype());
+  check_type(reader, dtype);
+  const std::vector<StatePiece> pieces = pieces_of(parts.parameters, Held::all);
+  for (const StatePiece& piece : pieces) check_shape(reader, *piece.slab);
+  std::vector<CheckpointReader::Want> wants(pieces.size());
+  for (int s = 0; s < 3; ++s) {
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      const StatePiece& piece = pieces[i];
+      char* out = static_cast<char*>(parts.optimizer.state(OptimizerState(s), piece.bucket).data) + std::size_t(piece.offset) * size_of(dtype);
+      wants[i] = {&piece.slab->name, piece.where, out, piece.where.cols};
+    }
+    reader.read(OptimizerState(s), wants);
+  }
   parts.optimizer.set_steps(j["optimizer_steps"].integer());
-  JsonView layers = j["previous_expert_counts"];
-  if (layers.size() != parts.router.size()) user_error("{}: {} layers, the model has {}", state_path(path), layers.size(), parts.router.size());
+  const JsonView layers = j["previous_expert_counts"];
+  if (layers.size() != parts.router.size()) user_error("{}: {} layers, the model has {}", j.where(), layers.size(), parts.router.size());
   for (std::size_t i = 0; i < parts.router.size(); ++i) {
     std::vector<std::int64_t>& counts = parts.router[i].previous_counts;
     const std::size_t experts = parts.model.is_moe_layer(std::int64_t(i)) ? std::size_t(parts.model.num_experts) : 0;
@@ -155,23 +124,85 @@ TrainingState read_checkpoint(const std::string& path, const CheckpointParts& pa
 
 }  // namespace
 
+void together_or_damaged(const Comm& world, const std::function<void()>& work) {
+  std::int64_t is_damaged = 0;
+  try {
+    together(world, [&] {
+      try {
+        work();
+      } catch (const DamagedCheckpoint&) {
+        is_damaged = 1;
+        throw;
+      }
+    });
+  } catch (const UserError& error) {
+    world.all_reduce(Tensor(&is_damaged, DType::i64, {1}), Reduction::max).wait();
+    if (is_damaged) throw DamagedCheckpoint(error.what());
+    throw;
+  }
+}
+
+std::string state_text(const TrainingState& state, const CheckpointParts& parts) {
+  return to_json(state, parts.optimizer.steps(), all_expert_counts(parts)).dump(2) + "\n";
+}
+
 TrainingState load_checkpoint(const Context& context, const std::string& path, const CheckpointParts& parts) {
   TrainingState state;
-  together(parts.mesh.world, [&] { state = read_checkpoint(path, parts); });
+  together_or_damaged(parts.mesh.world, [&] { state = read_checkpoint(path, parts); });
   parts.optimizer.values_from_master(context);
   ParameterGatherer(parts.mesh, parts.parameters, false).start();
   return state;
 }
 
-void load_weights(const Context& context, const std::string& path, ParameterSet& set) { read_values(context, path + "/tensors.h5", set); }
-
-TrainingState read_state(const std::string& path) {
-  if (!fs::exists(state_path(path))) user_error("{}: no checkpoint here (state.json is missing)", path);
-  Json json = Json::parse_file(state_path(path));
-  return state_of(JsonView(json, state_path(path)));
+void load_weights(const Context& context, const std::string& path, ParameterSet& set) {
+  CheckpointReader reader(path);
+  const DType dtype = accumulator_of(set.dtype());
+  check_type(reader, dtype);
+  std::vector<char> buffer;
+  for (const Parameter& p : set.parameters())
+    for (const Slab& slab : p.slabs) {
+      check_shape(reader, slab);
+      const Tensor values = slab_view(slab, p.value);
+      const std::int64_t step = std::max<std::int64_t>(1, (std::int64_t(1) << 20) / slab.cols);
+      for (std::int64_t row = 0; row < slab.rows; row += step) {
+        const std::int64_t rows = std::min(step, slab.rows - row);
+        const Tensor out = values.slice_rows(row, row + rows);
+        const bool direct = dtype == set.dtype();
+        if (!direct) buffer.resize(std::size_t(rows * slab.cols) * size_of(dtype));
+        const CheckpointReader::Want want{&slab.name, {slab.row_begin + row, rows, slab.col_begin, slab.cols}, direct ? out.data : buffer.data(), slab.cols};
+        reader.read(OptimizerState::master, {&want, 1});
+        if (!direct) convert(context, Tensor(buffer.data(), dtype, {rows, slab.cols}), out);
+      }
+    }
 }
 
-ModelConfig read_model(const std::string& path) { return read_hf_config(path + "/config.json"); }
+TrainingState read_state(const std::string& path) {
+  const std::string where = path + "/state.json";
+  const Json json = Json::parse(read_listed_file(path, read_manifest(path), "state.json"), where);
+  return state_of(JsonView(json, where));
+}
+
+ModelConfig read_model(const std::string& path) {
+  read_listed_file(path, read_manifest(path), "config.json");
+  return read_hf_config(path + "/config.json");
+}
+
+std::vector<std::string> checkpoints_in(const std::string& root) {
+  std::vector<std::pair<std::int64_t, std::string>> found;
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root, none)) {
+    const std::string name = entry.path().filename().string();
+    const std::size_t dash = name.rfind('-');
+    if (entry.is_symlink() || dash == name.npos || name.size() - dash > 18 || !fs::exists(entry.path() / kManifestFile)) continue;
+    const std::string digits = name.substr(dash + 1);
+    if (digits.empty() || digits.find_first_not_of("0123456789") != digits.npos) continue;
+    found.emplace_back(std::stoll(digits), entry.path().string());
+  }
+  std::sort(found.rbegin(), found.rend());
+  std::vector<std::string> paths;
+  for (auto& [iteration, path] : found) paths.push_back(std::move(path));
+  return paths;
+}
 
 std::string latest_checkpoint(const std::string& root) {
   std::error_code error;

@@ -1,14 +1,18 @@
 // Native checkpoints, the same for any number of ranks: a folder checkpoints/{stage}-{iteration}/ with
-//   state.json   where the run stands: stage, iteration, consumed samples and tokens, the data ledger, router counts
-//   config.json  the model as Hugging Face describes it, with the RoPE it is trained with
-//   run.yaml     the resolved configuration
-//   tensors.h5   /master, /exp_avg, /exp_avg_sq: each published tensor by its name, in the accumulator type (checkpoint_tensors.h)
-// Written aside and renamed; `latest` points to the newest whole one.
+//   state.json      where the run stands: stage, iteration, consumed samples and tokens, the data ledger, router counts
+//   config.json     the model as Hugging Face describes it, with the RoPE it is trained with
+//   run.yaml        the resolved configuration
+//   shard-00003.h5  what rank 3 wrote: rectangles of published tensors and their optimizer state (checkpoint_shard.h)
+//   manifest.json   written last: hashes of all the others (checkpoint_manifest.h)
+// Each element is written by one rank; any layout reads any other's. `latest` points to the newest one on the disk.
+// This file reads them; checkpoint_saver.h writes them.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "data/batch_stream.h"
+#include "launch/checkpoint_shard.h"
 #include "models/config.h"
 #include "parallel/balance.h"
 #include "parallel/mesh.h"
@@ -37,18 +41,23 @@ struct CheckpointParts {
   Mesh mesh{};
 };
 
-// Returns the folder written: root/{stage}-{iteration}. Removes all but the newest `keep` (0: none), stage ends excepted.
-// Collective over mesh.world, as load_checkpoint: state is rank 0's; an error on one rank is thrown on all.
-std::string save_checkpoint(const std::string& root, const TrainingState& state, const CheckpointParts& parts, const std::string& run_yaml,
-                            std::int64_t keep);
+// together() (parallel/together.h) for what reads a checkpoint: DamagedCheckpoint on every rank where any threw one.
+void together_or_damaged(const Comm& world, const std::function<void()>& work);
 
-// Everything back, bit-equal, in this layout or another. UserError where the folder is not whole or belongs to another model.
+// state.json of a run as it stands. Collective over mesh.world.
+std::string state_text(const TrainingState& state, const CheckpointParts& parts);
+
+// Everything back, bit-equal, in this layout or another. UserError where it belongs to another model, DamagedCheckpoint
+// (checkpoint_shard.h) on every rank where any found it not whole: then the state is undefined until another is loaded.
+// Collective over mesh.world; no save may be under way.
 TrainingState load_checkpoint(const Context& context, const std::string& path, const CheckpointParts& parts);
 // The weights alone (init.checkpoint): this rank's slabs, read by this rank alone; call it together() (parallel/together.h).
 void load_weights(const Context& context, const std::string& path, ParameterSet& parameters);
 
 TrainingState read_state(const std::string& path);
 ModelConfig read_model(const std::string& path);
+// All that have a manifest, the newest (most iterations) first.
+std::vector<std::string> checkpoints_in(const std::string& root);
 // The folder that root/latest points to, or "" where there is none.
 std::string latest_checkpoint(const std::string& root);
 

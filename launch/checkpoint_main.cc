@@ -3,16 +3,18 @@
 #include <map>
 #include <memory>
 
+#include <fmt/format.h>
+
 #include "core/error.h"
 #include "data/file.h"
-#include "data/hdf5_file.h"
 #include "data/safetensors.h"
 #include "launch/arguments.h"
-#include "launch/checkpoint.h"
+#include "launch/checkpoint_reader.h"
+#include "launch/checkpoint_saver.h"
+#include "launch/checkpoint_tools.h"
 #include "launch/config_yaml.h"
 #include "launch/hf_checkpoint.h"
 #include "launch/hf_config.h"
-#include "models/qwen3.h"
 
 namespace af {
 namespace {
@@ -40,24 +42,15 @@ std::string checkpoint_folder(const std::string& path) {
   return latest;
 }
 
-// The tensors of a checkpoint, read from the file as they are asked for.
-TensorSource weights_of(const std::string& checkpoint, const ModelConfig& config) {
-  const auto file = std::make_shared<const H5File>(H5File::open(checkpoint + "/tensors.h5"));
-  const H5Type type = file->dataset("master/" + published_tensors(config)[0].name).type();
-  const auto read = [file, type](const std::string& name, std::int64_t row_begin, const Tensor& out) {
-    const H5Dataset dataset = file->dataset("master/" + name);
-    std::vector<std::int64_t> begin(dataset.shape().size(), 0), count = dataset.shape();
-    begin[0] = row_begin;
-    count[0] = out.rows();
-    std::int64_t elements = 1;
-    for (const std::int64_t n : count) elements *= n;
-    if (elements != out.numel()) user_error("{}: has other dimensions than config.json says", dataset.where());
-    dataset.read(begin, count, type, out.data);
-  };
-  return {type == H5Type::f64 ? DType::f64 : DType::f32, read};
+// The tensors of a checkpoint, read from the files as they are asked for.
+TensorSource weights_of(const std::string& checkpoint) {
+  const auto reader = std::make_shared<CheckpointReader>(checkpoint);
+  return {reader->dtype(), [reader](const std::string& name, std::int64_t row_begin, const Tensor& out) {
+            if (reader->shape(name).numel() / reader->shape(name)[0] != out.numel() / out.rows())
+              user_error("{}: {} has other dimensions than config.json says", reader->path(), name);
+            reader->read_rows(OptimizerState::master, name, row_begin, out);
+          }};
 }
-
-constexpr char kSourceFile[] = "/hf_source";  // in an imported checkpoint: the folder it came from
 
 struct Origin {
   std::string weights;    // the Hugging Face folder from which the checkpoint, or the run that wrote it, took its weights
@@ -67,8 +60,8 @@ struct Origin {
 // "" for what is not there.
 Origin origin_of(const std::string& checkpoint) {
   Origin origin;
-  if (fs::exists(checkpoint + kSourceFile)) {
-    origin.weights = read_file(checkpoint + kSourceFile);
+  if (fs::exists(checkpoint + "/" + kSourceFile)) {
+    origin.weights = read_file(checkpoint + "/" + kSourceFile);
   } else if (fs::exists(checkpoint + "/run.yaml")) {
     const Config config = read_config(checkpoint + "/run.yaml", {});
     if (config.init.from == InitConfig::From::checkpoint && fs::is_directory(config.init.path)) origin = origin_of(config.init.path);
@@ -81,18 +74,8 @@ Origin origin_of(const std::string& checkpoint) {
 
 int import_command(const Arguments& arguments) {
   const std::string &folder = arguments.positionals()[0], &root = arguments.positionals()[1];
-  const ModelConfig config = read_hf_config(folder);
-  const Device device;
-  ParameterSet parameters(device, DType::f32);
-  Qwen3Model model(config, device, parameters);
-  parameters.allocate();
-  import_hf(folder, config, parameters);
-  Optimizer optimizer(device, parameters);
-  TrainingState state;
-  state.stage_name = "import";
-  const std::string path = save_checkpoint(root, state, {config, parameters, optimizer, model.router_statistics()}, "", 0);
-  write_file(path + kSourceFile, fs::absolute(folder).string());
-  fmt::print("{}: {} parameters of {}, with a fresh optimizer\n", path, parameters.numel(), folder);
+  const std::string path = import_checkpoint(folder, root);
+  fmt::print("{}: the weights of {}\n", path, folder);
   fmt::print("next: train from it with  init: {{checkpoint: {}}}\n", path);
   return kExitDone;
 }
@@ -107,7 +90,7 @@ int export_command(const Arguments& arguments) {
   options.dtype = types.at(arguments.value("--dtype"));
   options.max_shard_size = parse_size(arguments.value("--max-shard-size", "5GB"));
   const ModelConfig config = read_model(checkpoint);
-  export_hf(out, config, weights_of(checkpoint, config), options);
+  export_hf(out, config, weights_of(checkpoint), options);
   fmt::print("{}: {} in Hugging Face's format\n", out, checkpoint);
   const std::string& tokenizer = options.tokenizer.empty() ? options.source : options.tokenizer;
   fmt::print("tokenizer files: {}\n", tokenizer.empty() ? "none; --source FOLDER copies them from there" : "those of " + tokenizer);
@@ -120,17 +103,35 @@ void print_tensors(const SafetensorsFile& file) {
   fmt::print("{} tensors\n", file.tensors().size());
 }
 
-void print_model(const ModelConfig& c) {
-  std::int64_t parameters = 0;
-  for (const PublishedTensor& tensor : published_tensors(c)) parameters += tensor.shape.numel();
-  fmt::print("model               {}, {} layers, hidden_size {}, {} query and {} key heads of {}\n", c.model_type, c.num_hidden_layers, c.hidden_size,
-             c.num_attention_heads, c.num_key_value_heads, c.head_dim);
-  if (c.num_experts > 0)
-    fmt::print("experts             {} of {} per token, width {}\n", c.num_experts_per_tok, c.num_experts, c.moe_intermediate_size);
-  fmt::print("vocabulary          {}{}\n", c.vocab_size, c.tie_word_embeddings ? ", head tied to the embedding" : "");
-  fmt::print("positions           {}, rope_theta {}{}\n", c.max_position_embeddings, c.rope.theta,
-             c.rope.yarn ? fmt::format(", YaRN factor {} from {}", c.rope.yarn->factor, c.rope.yarn->original_max_position_embeddings) : "");
-  fmt::print("parameters          {}\n", parameters);
+int verify_command(const Arguments& arguments) {
+  const std::string checkpoint = checkpoint_folder(arguments.positionals()[0]);
+  const std::vector<std::string> errors = verify_checkpoint(checkpoint);
+  if (!errors.empty()) throw InternalError(fmt::format("{}", fmt::join(errors, "\n")));
+  fmt::print("{}: whole; every byte was read\n", checkpoint);
+  return kExitDone;
+}
+
+int diff_command(const Arguments& arguments) {
+  return diff_checkpoints(checkpoint_folder(arguments.positionals()[0]), checkpoint_folder(arguments.positionals()[1])) ? kExitDone : kExitFailed;
+}
+
+int average_command(const Arguments& arguments) {
+  std::vector<std::string> from = arguments.positionals();
+  const std::string to = from.back();
+  from.pop_back();
+  for (std::string& path : from) path = checkpoint_folder(path);
+  average_checkpoints(from, to);
+  fmt::print("{}: the mean of {} checkpoints' weights\n", to, from.size());
+  fmt::print("next: train from it with  init: {{checkpoint: {}}}\n", to);
+  return kExitDone;
+}
+
+int gc_command(const Arguments& arguments) {
+  const std::string& root = arguments.positionals()[0];
+  if (!fs::is_directory(root)) user_error("{}: is no folder of checkpoints", root);
+  for (const std::string& name : remove_old_checkpoints(root, arguments.integer("--keep", 0), arguments.integer("--keep-every", 0)))
+    fmt::print("removed {}/{}\n", root, name);
+  return kExitDone;
 }
 
 int inspect_command(const Arguments& arguments) {
@@ -138,7 +139,7 @@ int inspect_command(const Arguments& arguments) {
   if (path.ends_with(".safetensors")) {
     print_tensors(SafetensorsFile(path));
   } else if (fs::exists(fs::path(path) / "config.json") && !fs::exists(fs::path(path) / "state.json")) {
-    print_model(read_hf_config(path));
+    describe_model(read_hf_config(path));
     const SafetensorsFolder folder(path);
     std::map<std::string, std::pair<std::int64_t, std::int64_t>> types;  // tensors, bytes
     for (const auto& [name, entry] : folder.tensors()) {
@@ -147,20 +148,14 @@ int inspect_command(const Arguments& arguments) {
     }
     for (const auto& [type, sum] : types) fmt::print("{:<19} {} tensors, {} bytes\n", type, sum.first, sum.second);
   } else {
-    const std::string checkpoint = checkpoint_folder(path);
-    const TrainingState state = read_state(checkpoint);
-    fmt::print("checkpoint          {}\n", checkpoint);
-    fmt::print("stage               {} ({} iterations in it{})\n", state.stage_name, state.stage_iteration, state.stage_finished ? ", finished" : "");
-    fmt::print("iteration           {}, {} samples, {} tokens consumed, {} steps skipped\n", state.iteration, state.consumed_samples,
-               state.consumed_tokens, state.skipped);
-    print_model(read_model(checkpoint));
+    inspect_checkpoint(checkpoint_folder(path), arguments.has("--tensors"));
   }
   return kExitDone;
 }
 
 Program program() {
   Command import{"import-hf",
-                 "a Hugging Face folder becomes a checkpoint of this program, with a fresh optimizer",
+                 "a Hugging Face folder becomes a checkpoint of this program, to begin from",
                  "HF_FOLDER OUT",
                  2,
                  2,
@@ -188,10 +183,37 @@ Program program() {
                   "PATH",
                   1,
                   1,
-                  {},
-                  {"af_checkpoint inspect runs/x/checkpoints/latest"},
+                  {{"--tensors", Takes::nothing, "", "with every tensor of a checkpoint", {}, false}},
+                  {"af_checkpoint inspect runs/x/checkpoints/latest", "af_checkpoint inspect runs/x/checkpoints/latest --tensors"},
                   inspect_command};
-  return {"af_checkpoint", "checkpoints: to and from Hugging Face, and what is in them", {import, exporter, inspect}};
+  Command verify{"verify", "reads every byte of a checkpoint and checks it", "CHECKPOINT", 1, 1, {}, {"af_checkpoint verify runs/x/checkpoints/latest"}, verify_command};
+  Command diff{"diff",
+               "the largest |difference| of each tensor of two checkpoints; exit 1 where there is any",
+               "CHECKPOINT CHECKPOINT",
+               2,
+               2,
+               {},
+               {"af_checkpoint diff runs/a/checkpoints/latest runs/b/checkpoints/latest"},
+               diff_command};
+  Command average{"average",
+                  "the mean of the weights of several checkpoints, as a checkpoint to begin from",
+                  "CHECKPOINT CHECKPOINT [...] OUT",
+                  3,
+                  1000,
+                  {},
+                  {"af_checkpoint average runs/a/checkpoints/stage2-900 runs/a/checkpoints/stage2-1000 runs/mean"},
+                  average_command};
+  Command gc{"gc",
+             "removes what a killed save left behind, and old checkpoints; stage ends stay. No run may be writing there",
+             "CHECKPOINTS",
+             1,
+             1,
+             {{"--keep", Takes::one_value, "N", "newest checkpoints that stay (default: all)", {}, false},
+              {"--keep-every", Takes::one_value, "N", "those of every N iterations stay too", {}, false}},
+             {"af_checkpoint gc runs/x/checkpoints --keep 2 --keep-every 1000"},
+             gc_command};
+  return {"af_checkpoint", "checkpoints: what is in them, whether they are whole, to and from Hugging Face",
+          {inspect, verify, diff, average, gc, import, exporter}};
 }
 
 }  // namespace

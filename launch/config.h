@@ -137,6 +137,9 @@ struct ValidationConfig {
 struct CheckpointConfig {
   std::int64_t save_interval = 0;  // iterations between checkpoints, besides each stage's end; 0: only there
   std::int64_t keep = 0;           // newest checkpoints kept, stage ends besides; 0: all
+  std::int64_t keep_every = 0;     // checkpoints of every so many iterations are kept for ever; 0: none
+  bool async_save = true;          // training goes on while a checkpoint is written; stage ends are waited for
+  std::int64_t staging_bytes = 256'000'000;  // per rank: what the optimizer may copy of the state that is not yet written
 };
 
 struct LoggingConfig {

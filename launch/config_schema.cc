@@ -403,6 +403,9 @@ void describe(Fields& f, Config& config) {
   f.section("checkpoint", [&] {
     f.integer("save_interval", config.checkpoint.save_interval, kNotNegative);
     f.integer("keep", config.checkpoint.keep, kNotNegative);
+    f.integer("keep_every", config.checkpoint.keep_every, kNotNegative);
+    f.boolean("async_save", config.checkpoint.async_save, Need::optional);
+    f.integer("staging_bytes", config.checkpoint.staging_bytes, kNotNegative);
   });
   f.section("logging", [&] {
     f.integer("log_interval", config.logging.log_interval, kCount);

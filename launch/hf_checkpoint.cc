@@ -244,9 +244,11 @@ std::vector<PublishedTensor> published_tensors(const ModelConfig& c) {
   return out;
 }
 
-void import_hf(const std::string& path, const ModelConfig& config, ParameterSet& set) {
+namespace {
+
+// Everything that is wrong with a folder at once, before any weight is read.
+void check_import(const std::string& path, const SafetensorsFolder& folder, const ModelConfig& config) {
   const ModelConfig theirs = read_hf_config(path);
-  const SafetensorsFolder folder(path);
   std::vector<std::string> errors;
   compare_configs(config, theirs, errors);
   check_folder(folder, config, errors);
@@ -256,6 +258,29 @@ void import_hf(const std::string& path, const ModelConfig& config, ParameterSet&
     throw UserError(all);
   }
   if (config.tie_word_embeddings) check_tied_head(folder);
+}
+
+}  // namespace
+
+void stream_hf(const std::string& path, const ModelConfig& config, const TensorSink& sink) {
+  const SafetensorsFolder folder(path);
+  check_import(path, folder, config);
+  std::vector<char> bytes, rows;
+  for (const PublishedTensor& tensor : published_tensors(config)) {
+    const std::int64_t cols = cols_of(tensor.shape), step = chunk_rows(cols);
+    for (std::int64_t row = 0; row < tensor.shape[0]; row += step) {
+      const Slab slab{tensor.name, tensor.shape, row, std::min(step, tensor.shape[0] - row), 0, cols, 0};
+      rows.resize(std::size_t(slab.rows * cols) * size_of(DType::f32));
+      const Tensor out(rows.data(), DType::f32, {slab.rows, cols});
+      import_slab(folder.tensors().at(tensor.name), slab, out, bytes);
+      sink(tensor, row, out);
+    }
+  }
+}
+
+void import_hf(const std::string& path, const ModelConfig& config, ParameterSet& set) {
+  const SafetensorsFolder folder(path);
+  check_import(path, folder, config);
   std::vector<char> bytes;
   for (Parameter& parameter : set.parameters()) {
     for (const Slab& slab : parameter.slabs) {

@@ -23,6 +23,10 @@ std::vector<PublishedTensor> published_tensors(const ModelConfig& config);
 // lm_head.weight that some publish, if it equals the embedding bit by bit.
 void import_hf(const std::string& folder, const ModelConfig& config, ParameterSet& set);
 
+// The same tensor by tensor, in the order of published_tensors(), for who keeps none of them: a few megabytes of rows at a time, in fp32.
+using TensorSink = std::function<void(const PublishedTensor& tensor, std::int64_t row_begin, const Tensor& rows)>;
+void stream_hf(const std::string& folder, const ModelConfig& config, const TensorSink& sink);
+
 // Where the numbers of an export come from.
 struct TensorSource {
   DType dtype;                                                                                   // of what read() gives

@@ -63,7 +63,8 @@ struct Trainer::Stage {
 };
 
 Trainer::Trainer(const Config& config, const Device& device, const Comm& world)
-    : config_(config), world_(world), datasets_(dataset_records(config)), device_(device) {
+    : config_(config), world_(world), datasets_(dataset_records(config)), device_(device),
+      saver_(config.output_dir + "/checkpoints", {config.checkpoint.keep, config.checkpoint.keep_every, config.checkpoint.staging_bytes}) {
   together(world, [&] {
     if (!speaks()) return;
     prepare_output_dir(config);
@@ -98,14 +99,38 @@ void Trainer::run(const RunOptions& options) {
 
 // Weights and state: from a checkpoint of this run, or anew. In the layout of the stage that comes next.
 void Trainer::begin(const RunOptions& options) {
-  std::string path = options.resume == "auto" ? latest_checkpoint(config_.output_dir + "/checkpoints") : options.resume == "never" ? "" : options.resume;
-  if (path.empty()) {
-    lay_out(config_.stages.front());
-    load_initial_weights();
-    return;
+  if (resume(options)) return;
+  lay_out(config_.stages.front());
+  load_initial_weights();
+}
+
+bool Trainer::resume(const RunOptions& options) {
+  if (options.resume == "never") return false;
+  if (options.resume != "auto") {
+    resume_from(options.resume);
+    return true;
   }
+  std::vector<std::string> candidates;
+  together(world_, [&] { candidates = checkpoints_in(config_.output_dir + "/checkpoints"); });
+  std::string last;
+  for (const std::string& path : candidates) {
+    try {
+      resume_from(path);
+      return true;
+    } catch (const DamagedCheckpoint& error) {
+      last = error.what();
+      say("skipped the checkpoint {}: {}\n", path, last);
+      write(event("checkpoint_skipped").add("path", path).add("reason", last));
+    }
+  }
+  if (!candidates.empty())
+    user_error("{}/checkpoints: none of {} checkpoints can be read; to begin anew: --resume never", config_.output_dir, candidates.size());
+  return false;
+}
+
+void Trainer::resume_from(const std::string& path) {
   TrainingState saved;
-  together(world_, [&] {
+  together_or_damaged(world_, [&] {
     saved = read_state(path);
     if (saved.stage >= std::int64_t(config_.stages.size()) || config_.stages[std::size_t(saved.stage)].name != saved.stage_name)
       user_error("{}: was saved in stage {} (the {}. of its run), which this configuration does not have there", path, saved.stage_name, saved.stage + 1);
@@ -179,9 +204,11 @@ void Trainer::run_stage(const StageConfig& stage) {
       if (speaks()) say("{}\n", window_.line(total, remaining_flops(stage)));
     auto due = [&](std::int64_t interval) { return interval > 0 && state_.iteration % interval == 0; };
     if (last || due(config_.validation.eval_interval)) validate(*current);
-    if (!last && due(config_.checkpoint.save_interval)) save(stage, false);
+    report_save(saver_.poll());
+    if (!last && due(config_.checkpoint.save_interval)) save(config_.checkpoint.async_save ? Save::meanwhile : Save::now, false);
   }
-  save(stage, true);
+  if (!save(Save::now, true) && &stage == &config_.stages.back())
+    throw InternalError(fmt::format("the last checkpoint of {} could not be saved; started again, the run goes on from the one before", config_.output_dir));
   JsonLine end = event("stage_end").add("stage", stage.name).add("iteration", state_.iteration);
   if (stage.packing == Packing::best_fit) {
     const double share = utilization(state_.stream.padding(), state_.stream.sequences_since_mix_change * stage.seq_length);
@@ -303,16 +330,28 @@ void Trainer::validate(Stage& current) {
   }
 }
 
-void Trainer::save(const StageConfig& stage, bool finished) {
-  auto begin = std::chrono::steady_clock::now();
-  state_.stage_finished = finished;
+bool Trainer::save(Save when, bool stage_finished) {
+  end_save();
+  state_.stage_finished = stage_finished;
   std::vector<RouterStatistics> router = model_->router_statistics();
   model_->gatherer().finish();
-  CheckpointParts parts{model_->config(), model_->parameters(), model_->optimizer(), router, model_->mesh()};
-  std::string path = save_checkpoint(config_.output_dir + "/checkpoints", state_, parts, to_yaml(config_), config_.checkpoint.keep);
-  double seconds = seconds_since(begin);
-  say(" saved {} ({:.2f} s)\n", path, seconds);
-  write(event("checkpoint").add("stage", stage.name).add("iteration", state_.iteration).add("path", path).add("seconds", seconds));
+  saver_.begin(state_, {model_->config(), model_->parameters(), model_->optimizer(), router, model_->mesh()}, to_yaml(config_));
+  return when == Save::meanwhile || end_save();
+}
+
+bool Trainer::end_save() { return report_save(saver_.finish()); }
+
+bool Trainer::report_save(const std::optional<SaveOutcome>& outcome) {
+  if (!outcome) return true;
+  if (!outcome->error.empty()) {
+    say("warning: the checkpoint {} could not be saved: {}; the run goes on, the next one is tried as usual\n", outcome->path, outcome->error);
+    write(event("checkpoint_failed").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path).add("reason", outcome->error));
+    return false;
+  }
+  say(" saved {} ({:.2f} s, training waited {:.2f} s)\n", outcome->path, outcome->seconds, outcome->blocked_seconds);
+  write(event("checkpoint").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path)
+            .add("seconds", outcome->seconds).add("blocked_seconds", outcome->blocked_seconds));
+  return true;
 }
 
 double Trainer::remaining_flops(const StageConfig& stage) const {

@@ -7,7 +7,7 @@
 
 #include <fmt/core.h>
 
-#include "launch/checkpoint.h"
+#include "launch/checkpoint_saver.h"
 #include "launch/config.h"
 #include "launch/datasets.h"
 #include "launch/layout.h"
@@ -44,7 +44,15 @@ class Trainer {
   void gather_measures(StepMetrics& metrics);
   void report(const StepMetrics& metrics);
   void validate(Stage& current);
-  void save(const StageConfig& stage, bool finished);
+  // Newest that can be read; "": begun anew. Says what it passes over.
+  bool resume(const RunOptions& options);
+  void resume_from(const std::string& path);
+  // The state as it stands becomes a checkpoint: durable on return, or while training goes on. One under way is waited for before.
+  enum class Save { now, meanwhile };
+  // False where the one that was waited for last failed.
+  bool save(Save when, bool stage_finished);
+  bool end_save();  // waits for the one under way
+  bool report_save(const std::optional<SaveOutcome>& outcome);
   double remaining_flops(const StageConfig& stage) const;
   bool speaks() const { return world_.rank() == 0; }
   void write(const JsonLine& line);
@@ -61,6 +69,7 @@ class Trainer {
   std::optional<TensorBoardFile> tensorboard_;
   LogWindow window_;
   TrainingState state_;
+  CheckpointSaver saver_;  // behind the model: it reads its state to the end
   AxisBytes sent_before_;
   double peak_tflops_ = 0;
   double flops_per_token_ = 0;  // of the stage under way, measured on its documents

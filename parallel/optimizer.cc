@@ -86,6 +86,7 @@ OptimizerResult Optimizer::step(const Context& context, const OptimizerSettings&
     for (const Parameter& p : set_.parameters()) {
       const ParameterSet::Share share = set_.share_of(p);
       if (share.begin == share.end) continue;
+      if (before_update_) before_update_(share.bucket, share.offset, share.offset + share.end - share.begin);
       double decay = p.weight_decay == WeightDecay::yes ? settings.weight_decay : 0;
       AdamWStep step{lr, settings.beta1, settings.beta2, settings.eps, decay, steps_, clip};
       auto part = [&](const Tensor& flat) { return flat.slice_rows(share.offset, share.offset + share.end - share.begin); };

@@ -2,6 +2,9 @@
 // the global gradient norm. The gradients of the share must be complete (GradientReducer, data_parallel.h), and the other
 // ranks get the new values afterwards (ParameterGatherer); with one rank neither has anything to do.
 #pragma once
+#include <functional>
+#include <utility>
+
 #include "core/memory.h"
 #include "parallel/parameter_set.h"
 
@@ -31,6 +34,10 @@ class Optimizer {
   // One step with the set's gradients, which are zeroed afterwards. Collective over world, as params_norm().
   OptimizerResult step(const Context& context, const OptimizerSettings& settings, double lr);
   double params_norm(const Context& context) const;
+  // Told before step() changes elements [begin, end) of the share of a bucket, in the order of the parameters: whoever still
+  // reads the state (a checkpoint being written) copies them first. An empty function: nobody.
+  using BeforeUpdate = std::function<void(int bucket, std::int64_t begin, std::int64_t end)>;
+  void set_before_update(BeforeUpdate before) { before_update_ = std::move(before); }
 
   std::int64_t steps() const { return steps_; }
   void set_steps(std::int64_t steps) { steps_ = steps; }
@@ -54,6 +61,7 @@ class Optimizer {
   Comm world_;
   std::vector<BucketShare> shares_;
   std::int64_t steps_ = 0;
+  BeforeUpdate before_update_;
 };
 
 }  // namespace af

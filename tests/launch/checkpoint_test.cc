@@ -10,8 +10,9 @@
 #include <filesystem>
 #include <memory>
 
-#include "data/hdf5_file.h"
-#include "launch/checkpoint_tensors.h"
+#include "data/file.h"
+#include "launch/checkpoint_reader.h"
+#include "launch/checkpoint_saver.h"
 #include "launch/hf_checkpoint.h"
 #include "parallel/data_parallel.h"
 #include "parallel/placement.h"
@@ -22,7 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr OptimizerState kStates[] = {OptimizerState::master, OptimizerState::exp_avg, OptimizerState::exp_avg_sq};
-constexpr const char* kGroups[] = {"master", "exp_avg", "exp_avg_sq"};
 
 ModelConfig model_of(const ToyConfig& toy) {
   ModelConfig c;
@@ -127,62 +127,166 @@ class Checkpoint : public testing::Test {
   std::string root;
 };
 
-// What the file should hold, element by element.
-std::int64_t wrong_in_file(const std::string& path, const ToyConfig& toy) {
-  const H5File file = H5File::open(path);
+// A whole save; returns what it says went wrong.
+std::string save(Rank& rank, const std::string& root, const TrainingState& state, std::int64_t keep = 0) {
+  CheckpointSaver saver(root, {.keep = keep});
+  saver.begin(state, rank.parts(), "");
+  return saver.finish()->error;
+}
+
+// What the files should hold, element by element.
+std::int64_t wrong_in_files(const std::string& path, const ToyConfig& toy) {
+  CheckpointReader reader(path);
   ParameterSet whole(Device{}, DType::f32);
   add_toy_parameters(toy, Mesh(), whole);
   std::int64_t wrong = 0, tensors = 0;
-  for (int g = 0; g < 3; ++g) {
+  for (OptimizerState state : kStates)
     for (const Parameter& p : whole.parameters())
       for (const Slab& slab : p.slabs) {
-        const H5Dataset dataset = file.dataset(fmt::format("{}/{}", kGroups[g], slab.name));
         std::vector<float> values(std::size_t(slab.global_shape.numel()));
-        dataset.read(std::vector<std::int64_t>(dataset.shape().size()), dataset.shape(), H5Type::f32, values.data());
-        for (std::size_t i = 0; i < values.size(); ++i) wrong += values[i] != known(kStates[g], slab.name, std::int64_t(i));
+        reader.read_rows(state, slab.name, 0, Tensor(values.data(), DType::f32, {slab.rows, slab.cols}));
+        for (std::size_t i = 0; i < values.size(); ++i) wrong += values[i] != known(state, slab.name, std::int64_t(i));
         ++tensors;
       }
-    tensors -= std::int64_t(file.names(kGroups[g]).size());
-  }
+  reader.for_each_tensor([&](const ShardTensor&) { tensors -= 3; });
   return wrong + std::abs(tensors);
 }
 
-TEST_F(Checkpoint, OfAnyLayoutIsReadInAnyOther) {
-  const MeshShape shapes[] = {{1, 1, 1, 1, 1, 1}, {2, 1, 2, 2, 1, 4}, {4, 2, 1, 1, 2, 2}, {1, 1, 3, 1, 1, 1}, {2, 1, 1, 3, 2, 1}};
-  for (std::size_t i = 0; i < std::size(shapes); ++i) {
+// tp, cp, dp, pp, etp, ep
+constexpr MeshShape kLayouts[] = {{1, 1, 1, 1, 1, 1}, {2, 1, 2, 2, 1, 4}, {4, 2, 1, 1, 2, 2}, {1, 1, 3, 1, 1, 1},
+                                  {2, 1, 1, 3, 2, 1}, {1, 2, 2, 2, 1, 2}, {2, 2, 1, 1, 1, 4}, {1, 1, 4, 2, 2, 2}};
+
+TEST_F(Checkpoint, EachOfEightLayoutsIsReadInEachOfEight) {
+  for (std::size_t i = 0; i < std::size(kLayouts); ++i) {
     ToyConfig toy;
     toy.tied = i % 2;
     const std::string folder = fmt::format("{}/{}", root, i);
-    run_ranks(shapes[i].world(), {}, [&](const Comm& world) {
-      Rank rank(toy, shapes[i], world);
+    run_ranks(kLayouts[i].world(), {}, [&](const Comm& world) {
+      Rank rank(toy, kLayouts[i], world);
       rank.fill_known();
-      EXPECT_EQ(save_checkpoint(folder, state(), rank.parts(), "", 2), folder + "/one-12");
+      EXPECT_EQ(save(rank, folder, state()), "");
     });
-    EXPECT_EQ(wrong_in_file(folder + "/one-12/tensors.h5", toy), 0) << text(shapes[i]);
-    for (DType dtype : {DType::f32, DType::bf16})
-      for (std::size_t to : {std::size_t(0), (i + 1) % std::size(shapes), (i + 3) % std::size(shapes)})
-        run_ranks(shapes[to].world(), {}, [&](const Comm& world) {
-          Rank rank(toy, shapes[to], world, dtype), weights(toy, shapes[to], world, dtype);
-          EXPECT_EQ(load_checkpoint(rank.context, folder + "/one-12", rank.parts()).iteration, 12);
-          EXPECT_EQ(rank.wrong(), 0) << text(shapes[i]) << " -> " << text(shapes[to]);
-          load_weights(weights.context, folder + "/one-12", weights.set);
-          EXPECT_EQ(weights.wrong_values(), 0) << text(shapes[i]) << " -> " << text(shapes[to]);
-        });
+    EXPECT_EQ(wrong_in_files(folder + "/one-12", toy), 0) << text(kLayouts[i]);
+    EXPECT_EQ(latest_checkpoint(folder), folder + "/one-12");
+    EXPECT_TRUE(verify_checkpoint(folder + "/one-12").empty());
+    for (std::size_t to = 0; to < std::size(kLayouts); ++to)
+      run_ranks(kLayouts[to].world(), {}, [&](const Comm& world) {
+        Rank rank(toy, kLayouts[to], world, to % 2 ? DType::f32 : DType::bf16);
+        EXPECT_EQ(load_checkpoint(rank.context, folder + "/one-12", rank.parts()).iteration, 12);
+        EXPECT_EQ(rank.wrong(), 0) << text(kLayouts[i]) << " -> " << text(kLayouts[to]);
+        if (to % 3 != i % 3) return;
+        Rank weights(toy, kLayouts[to], world, to % 2 ? DType::bf16 : DType::f32);
+        load_weights(weights.context, folder + "/one-12", weights.set);
+        EXPECT_EQ(weights.wrong_values(), 0) << text(kLayouts[i]) << " -> " << text(kLayouts[to]);
+      });
   }
 }
 
-TEST_F(Checkpoint, BlocksMayCutTensorsAnywhere) {
+// HF -> a checkpoint of 8 ranks (TP 2, PP 2, EP 2) -> HF: the same bytes.
+TEST_F(Checkpoint, HuggingFaceThroughALayoutAndBack) {
   const ToyConfig toy;
-  const MeshShape shape = {2, 1, 2, 1, 1, 2};
-  for (std::int64_t block_bytes : {1, 100, 1000, 5000}) {
-    const std::string path = fmt::format("{}/{}.h5", root, block_bytes);
+  Rank whole(toy, {}, Comm());
+  whole.fill_known();
+  export_hf(root + "/a", whole.config, tensors_of(whole.set, whole.set.values()), {.dtype = "F32"});
+  const MeshShape shape = {2, 1, 2, 2, 2, 2};
+  run_ranks(shape.world(), {}, [&](const Comm& world) {
+    Rank rank(toy, shape, world);
+    import_hf(root + "/a", rank.config, rank.set);
+    rank.optimizer->reset_master(rank.context);
+    EXPECT_EQ(save(rank, root + "/c", state()), "");
+  });
+  CheckpointReader reader(root + "/c/one-12");
+  const auto read = [&](const std::string& name, std::int64_t row, const Tensor& out) { reader.read_rows(OptimizerState::master, name, row, out); };
+  export_hf(root + "/b", read_model(root + "/c/one-12"), {reader.dtype(), read}, {.dtype = "F32"});
+  EXPECT_EQ(read_file(root + "/a/model.safetensors"), read_file(root + "/b/model.safetensors"));
+}
+
+// The state that is saved is that of begin(), whatever the optimizer does meanwhile and however little may be staged.
+TEST_F(Checkpoint, TheOptimizerGoesOnWhileItIsSaved) {
+  const ToyConfig toy;
+  const MeshShape shape = {2, 1, 2, 2, 1, 2};
+  for (std::int64_t staging : {std::int64_t(0), std::int64_t(20'000), std::int64_t(1) << 30}) {
+    const std::string folder = fmt::format("{}/{}", root, staging);
     run_ranks(shape.world(), {}, [&](const Comm& world) {
       Rank rank(toy, shape, world);
       rank.fill_known();
-      write_tensors(path, rank.config, rank.set, *rank.optimizer, world, block_bytes);
+      CheckpointSaver saver(folder, {.staging_bytes = staging});
+      saver.begin(state(), rank.parts(), "");
+      std::optional<SaveOutcome> outcome;
+      for (int step = 0; step < 3; ++step) {
+        fill(rank.context, rank.set.gradients(), 0.25f);
+        rank.optimizer->step(rank.context, {}, 0.1);
+        if (!outcome) outcome = saver.poll();
+      }
+      if (!outcome) outcome = saver.finish();
+      EXPECT_EQ(outcome->error, "");
+      EXPECT_NE(rank.wrong(), 0) << "the steps must have changed what was saved";
     });
-    EXPECT_EQ(wrong_in_file(path, toy), 0) << block_bytes;
+    EXPECT_EQ(wrong_in_files(folder + "/one-12", toy), 0) << staging;
   }
+}
+
+TEST_F(Checkpoint, DamageIsNamedAndNeverLoaded) {
+  const ToyConfig toy;
+  const MeshShape shape = {1, 1, 2, 2, 1, 2};
+  const std::string whole = root + "/whole", one = root + "/copy/one-12";
+  run_ranks(shape.world(), {}, [&](const Comm& world) {
+    Rank rank(toy, shape, world);
+    rank.fill_known();
+    EXPECT_EQ(save(rank, whole, state()), "");
+  });
+  const auto damaged_by = [&](const std::function<void()>& harm) {
+    fs::remove_all(root + "/copy");
+    fs::copy(whole, root + "/copy", fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+    harm();
+    const std::vector<std::string> errors = verify_checkpoint(one);
+    EXPECT_FALSE(errors.empty());
+    run_ranks(shape.world(), {}, [&](const Comm& world) {
+      Rank rank(toy, shape, world);
+      EXPECT_THROW(load_checkpoint(rank.context, one, rank.parts()), DamagedCheckpoint);
+    });
+    return errors.empty() ? "" : errors[0];
+  };
+  const auto flip = [&](const std::string& file, std::int64_t at) {
+    std::string bytes = read_file(one + "/" + file);
+    bytes[std::size_t(at < 0 ? std::int64_t(bytes.size()) + at : at)] ^= 4;
+    write_file(one + "/" + file, bytes);
+  };
+  const ShardInfo info = read_manifest(whole + "/one-12").shards[2].info;
+  const std::string shard = "shard-00002.h5";
+  const std::string flipped = damaged_by([&] { flip(shard, info.data_offset + info.elements * 4 + 8); });
+  EXPECT_NE(flipped.find(shard + ": exp_avg of "), std::string::npos) << flipped;
+  for (std::int64_t at : {std::int64_t(0), std::int64_t(200), info.data_offset - 5}) {
+    const std::string message = damaged_by([&] { flip(shard, at); });
+    EXPECT_NE(message.find(shard), std::string::npos) << message;
+  }
+  EXPECT_NE(damaged_by([&] { fs::resize_file(one + "/" + shard, std::uintmax_t(info.bytes - 1)); }).find("the manifest says"), std::string::npos);
+  EXPECT_NE(damaged_by([&] { fs::remove(one + "/" + shard); }).find("is missing"), std::string::npos);
+  EXPECT_NE(damaged_by([&] { fs::copy_file(one + "/shard-00001.h5", one + "/" + shard, fs::copy_options::overwrite_existing); }).find(shard), std::string::npos);
+  EXPECT_NE(damaged_by([&] { flip("state.json", 30); }).find("state.json"), std::string::npos);
+  for (std::int64_t at : {std::int64_t(3), std::int64_t(300), std::int64_t(-4), std::int64_t(-100)})
+    EXPECT_NE(damaged_by([&] { flip("manifest.json", at); }).find("manifest.json"), std::string::npos);
+}
+
+TEST_F(Checkpoint, OldOnesGoWhenTheNewOneIsThere) {
+  const ToyConfig toy;
+  Rank rank(toy, {}, Comm());
+  CheckpointSaver saver(root, {.keep = 2, .keep_every = 30});
+  TrainingState s = state();
+  for (s.iteration = 10; s.iteration <= 70; s.iteration += 10) {
+    s.stage_finished = s.iteration == 20;
+    saver.begin(s, rank.parts(), "");
+    EXPECT_EQ(saver.finish()->error, "");
+  }
+  std::vector<std::string> names;
+  for (const std::string& path : checkpoints_in(root)) names.push_back(fs::path(path).filename());
+  EXPECT_EQ(names, (std::vector<std::string>{"one-70", "one-60", "one-50", "one-30", "one-20"}));
+  // The same once more, in the place of the old one; what a killed save left is removed.
+  fs::create_directories(root + "/one-80.tmp");
+  EXPECT_EQ(save(rank, root, [&] { s.iteration = 70; return s; }()), "");
+  EXPECT_FALSE(fs::exists(root + "/one-80.tmp"));
+  EXPECT_FALSE(fs::exists(root + "/one-70.tmp"));
+  EXPECT_EQ(latest_checkpoint(root), root + "/one-70");
 }
 
 TEST_F(Checkpoint, HuggingFaceFoldersAreImportedInAnyLayout) {
@@ -220,34 +324,38 @@ TEST_F(Checkpoint, AnErrorOfOneRankIsThrownOnAll) {
     for (const std::string& m : messages) EXPECT_EQ(m, messages[0]);
     return messages[0];
   };
-  const auto save = [&](Rank& rank) { save_checkpoint(root, state(), rank.parts(), "", 0); };
-  EXPECT_EQ(messages_of(save), "");
-
-  // A disk that is full after 50 of some 130 kilobytes; in a process of its own, because HDF5 never gets over it.
-  const auto write_to_a_full_disk = [&] {
-    std::signal(SIGXFSZ, SIG_IGN);
-    const rlimit full = {50'000, 50'000};
-    setrlimit(RLIMIT_FSIZE, &full);
-    const std::string message =
-        messages_of([&](Rank& rank) { write_tensors(root + "/full.h5", rank.config, rank.set, *rank.optimizer, rank.mesh.world, 4000); });
-    std::_Exit(message.find("full.h5") != std::string::npos && !testing::Test::HasFailure() ? 7 : 8);
+  const auto save_all = [&](Rank& rank) {
+    if (const std::string error = save(rank, root, state()); !error.empty()) throw UserError(error);
   };
-  EXPECT_EXIT(write_to_a_full_disk(), testing::ExitedWithCode(7), "");
-  EXPECT_NE(messages_of([&](Rank& rank) {
-              write_tensors(root + "/nowhere/x.h5", rank.config, rank.set, *rank.optimizer, rank.mesh.world, 4000);
-            }).find("nowhere"), std::string::npos);
+  EXPECT_EQ(messages_of(save_all), "");
 
-  // A tensor of the second stage's only.
-  const std::string tensors = root + "/one-12/tensors.h5";
+  // A disk that is full after 50 of some 130 kilobytes; in a process of its own. What is there stays.
+  const auto save_to_a_full_disk = [&] {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit full = {20'000, 20'000};
+    setrlimit(RLIMIT_FSIZE, &full);
+    const std::string message = messages_of([&](Rank& rank) {
+      TrainingState later = state();
+      later.iteration = 13;
+      if (const std::string error = save(rank, root, later); !error.empty()) throw UserError(error);
+    });
+    const bool good = message.find("shard-") != std::string::npos && !fs::exists(root + "/one-13.tmp") && !fs::exists(root + "/one-13") &&
+                      latest_checkpoint(root) == root + "/one-12" && !testing::Test::HasFailure();
+    if (!good) fmt::print(stderr, "{}\n", message);
+    std::_Exit(good ? 7 : 8);
+  };
+  EXPECT_EXIT(save_to_a_full_disk(), testing::ExitedWithCode(7), "");
+
+  // Fewer layers than the model has.
   {
     ToyConfig shorter;
     shorter.layers = 3;
     Rank rank(shorter, {}, Comm());
-    write_tensors(tensors, rank.config, rank.set, *rank.optimizer, Comm());
+    EXPECT_EQ(save(rank, root, state()), "");
   }
   const auto load = [&](Rank& rank) { load_checkpoint(rank.context, root + "/one-12", rank.parts()); };
-  EXPECT_NE(messages_of(load).find("model.layers.3."), std::string::npos) << messages_of(load);
-  fs::remove(root + "/one-12/state.json");
+  EXPECT_NE(messages_of(load).find("3 layers, the model has 4"), std::string::npos) << messages_of(load);
+  fs::remove(root + "/one-12/manifest.json");
   EXPECT_NE(messages_of(load).find("no checkpoint here"), std::string::npos);
 }
 

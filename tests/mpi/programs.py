@@ -101,7 +101,7 @@ def steps(out):
 
 
 def tensors(out, checkpoint="latest"):
-    return (WORK / out / "checkpoints" / checkpoint / "tensors.h5").read_bytes()
+    return [shard.read_bytes() for shard in sorted((WORK / out / "checkpoints" / checkpoint).glob("shard-*.h5"))]
 
 
 def differs(out, reference="one", first=1):
