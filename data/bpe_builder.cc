@@ -7,7 +7,7 @@
 namespace af {
 namespace {
 
-constexpr std::int64_t kMostIds = 1 << 24;
+constexpr std::int64_t kMostIds = 1 << 20;  // a table has a place for each, used or not; vocabularies have a quarter of it
 
 void check_id(std::int64_t id, const std::string& where) {
   if (id < 0 || id >= kMostIds) user_error("{}: {} is no token id (0 to {})", where, id, kMostIds - 1);

@@ -66,7 +66,7 @@ class H5Dataset {
 class H5File {
  public:
   static H5File create(const std::string& path);  // anew: what was there is lost
-  static H5File open(const std::string& path);    // for reading
+  static H5File open(const std::string& path);    // for reading; UserError also where the metadata have no checksums
   const std::string& path() const { return path_; }
 
   bool has(const std::string& name) const;                         // a group or dataset by its path

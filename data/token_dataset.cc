@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 
 #include "core/error.h"
 
@@ -9,6 +10,7 @@ namespace af {
 namespace {
 
 constexpr std::int64_t kRunBlock = 1 << 10;  // rows read at once
+constexpr double kMostCompressed = 1100;     // bytes of data in a byte of a file: deflate, at its best, makes 1032
 
 H5Dataset checked(const H5File& file, const std::string& name, H5Type type, std::vector<std::int64_t> shape, std::int64_t cache_bytes) {
   H5Dataset dataset = file.dataset(name, cache_bytes);
@@ -17,6 +19,11 @@ H5Dataset checked(const H5File& file, const std::string& name, H5Type type, std:
   if (!fits)
     user_error("{}: expected {} of {} dimension(s), found {} of {}", dataset.where(), name_of(type), shape.size(), name_of(dataset.type()),
                dataset.shape().size());
+  // Rows that were never written cost a file nothing: without this a length that is wrong would be memory asked for.
+  const std::uintmax_t bytes = std::filesystem::file_size(file.path());
+  if (double(size_of(type)) * double(dataset.rows()) > kMostCompressed * double(bytes)) {
+    user_error("{}: {} rows in a file of {} bytes: it is damaged", dataset.where(), dataset.rows(), bytes);
+  }
   return dataset;
 }
 

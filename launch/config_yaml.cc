@@ -130,7 +130,26 @@ std::string place_text(const std::string& file, YamlNode::Place place) {
   return place.line == 0 ? "command line" : fmt::format("{}:{}:{}", file, place.line, place.column);
 }
 
+namespace {
+
+// What is no configuration, but costs yaml-cpp time that grows with the square of it. Brackets in comments and quotes count too:
+// nobody has a thousand of them open.
+void check_size(const std::string& text, const std::string& name) {
+  constexpr std::size_t kMostBytes = 1 << 20;
+  constexpr int kMostOpen = 1000;
+  if (text.size() > kMostBytes) user_error("{}: has {} bytes; a configuration has at most {}", name, text.size(), kMostBytes);
+  int open = 0, line = 1;
+  for (const char c : text) {
+    open += (c == '[' || c == '{') - (c == ']' || c == '}');
+    line += c == '\n';
+    if (open > kMostOpen) user_error("{}:{}: more than {} brackets are open", name, line, kMostOpen);
+  }
+}
+
+}  // namespace
+
 YamlNode parse_yaml(const std::string& text, const std::string& name) {
+  check_size(text, name);
   TreeBuilder builder(name);
   try {
     std::istringstream stream(text);

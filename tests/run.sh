@@ -2,12 +2,12 @@
 # Installs, builds and runs the tests.
 #   tests/run.sh                  style, unit tests, SIMT emulator, ranks under mpirun, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
-#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults asan tsan cuda-kernels bench quickstart long-context corpus)
+#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus)
 # The last line is "N passed, N failed, N skipped"; each skip says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD build=$PWD/build/cpu
-full_suites="oracle equivalence mpi faults asan tsan cuda-kernels bench quickstart long-context corpus"
+full_suites="oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus"
 with_oracle=no full=""
 while [ $# -gt 0 ]; do
   case $1 in
@@ -112,6 +112,8 @@ if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
   script python3 tests/launch/programs_test.py "$build/bin"
   begin "equivalence: layouts against one rank, a sample"
   script "$build/tests/equivalence"
+  begin "fuzz: damaged files for every reader, a sample"
+  script "$build/tests/fuzz_readers" --count 100
   begin "corpus: 20 MB"
   script python3 tests/data/corpus_suite.py "$build/bin"
   if [ $with_oracle = yes ] && [ -z "$full" ]; then oracle; fi
@@ -132,6 +134,11 @@ for suite in $full; do
       fi ;;
     bench) begin "bench"; quietly oracle_python; script python3 tests/bench/run.py "$build" "$root/.venv/oracle/bin/python" ;;
     equivalence) begin "equivalence: every layout against one rank"; script "$build/tests/equivalence" --full ;;
+    fuzz)
+      begin "fuzz: 10,000 damaged files for every reader, under AddressSanitizer"
+      must quietly cmake --preset asan
+      must quietly cmake --build --preset asan --target fuzz_readers
+      script build/asan/tests/fuzz_readers --count 10000 ;;
     mpi) begin "mpi: 64 ranks, and ranks on several hosts"; script python3 tests/mpi/programs.py "$build" --full ;;
     faults) begin "faults: 200"; script python3 tests/faults/run.py "$build" --full ;;
     long-context) begin "long-context: 131,072 tokens in one process"; script python3 tests/launch/long_context.py "$build/bin" ;;

@@ -160,6 +160,33 @@ TEST(TokenDataset, FaultsAreNamed) {
   contains(complaint([](Parts& p) { p.runs = {0, 2, 9, 3, 5, 2}; }), "run 0, [0, 2), is not");
 }
 
+// Rows that were never written take no room in a file: a wrong number of them is not asked of memory.
+TEST(TokenDataset, MoreRowsThanTheFileCanHold) {
+  ScratchFolder folder;
+  for (const char* huge : {"/tokens", "/document_offsets", "/role_runs"}) {
+    {
+      H5File file = H5File::create(folder / "x.h5");
+      file.set_attribute("/", "format", std::string("af_tokens"));
+      for (const char* name : {"version", "vocab_size"}) file.set_attribute("/", name, std::int64_t{1});
+      file.set_attribute("/", "eod_token_id", std::int64_t{0});
+      for (const char* name : {"tokenizer_sha256", "source"}) file.set_attribute("/", name, std::string("x"));
+      const std::int64_t offsets[] = {0, 1}, run[] = {0, 1, 1};
+      const std::uint32_t token = 0;
+      const auto put = [&](const std::string& name, H5Type type, std::vector<std::int64_t> shape, const void* data) {
+        if (name == huge) shape[0] = std::int64_t{1} << 50;
+        H5Dataset dataset = file.create_dataset(name, type, shape, {16, true, true});
+        if (name != huge) dataset.write(std::vector<std::int64_t>(shape.size(), 0), shape, type, data);
+      };
+      put("/tokens", H5Type::u32, {1}, &token);
+      put("/document_offsets", H5Type::i64, {2}, offsets);
+      put("/role_runs", H5Type::i64, {1, 3}, run);
+      file.close();
+    }
+    const std::string text = complaint_of([&] { TokenDataset dataset(folder / "x.h5"); });
+    EXPECT_NE(text.find(fmt::format("x.h5: {}: {} rows in a file of", huge, std::int64_t{1} << 50)), std::string::npos) << text;
+  }
+}
+
 // Cut anywhere, or with any byte changed, a file gives one message or is as good as before: never a crash, never other tokens.
 TEST(TokenDataset, DamagedFilesNeverCrashNorLie) {
   ScratchFolder folder;
