@@ -52,6 +52,7 @@ int Comm::size_of_group() const { return group_->size(); }
 Axis Comm::axis() const { return group_ ? group_->axis : Axis::world; }
 int Comm::world_rank(int rank) const { return group_ ? group_->members[std::size_t(rank)] : 0; }
 AxisBytes Comm::bytes() const { return group_ ? group_->engine->bytes() : AxisBytes(); }
+double Comm::seconds_waited() const { return group_ ? double(group_->engine->waited()) * 1e-9 : 0; }
 comm::Engine* Comm::engine() const { return group_ ? group_->engine : nullptr; }
 
 Comm Comm::split(Axis axis, int color, int key) const {

@@ -73,6 +73,7 @@ class Comm {
   Axis axis() const;
   int world_rank(int rank) const;  // what a member is called in messages
   AxisBytes bytes() const;         // of all communicators of this rank
+  double seconds_waited() const;   // likewise: between wait() and its return, since the start
   comm::Engine* engine() const;    // none where one rank is alone
   // Ranks of the same colour, ordered by key, then by their rank here. Collective over this group.
   Comm split(Axis axis, int color, int key) const;

@@ -112,13 +112,15 @@ Operation* Engine::submit(Operation& operation) {
 
 void Engine::wait(Operation* operation) {
   if (options_.trace) operation->wait_begun = now_ns();
+  const std::int64_t begun = steady_ns();
   if (const int spin = spin_microseconds(options_.ranks_on_host)) {
-    const std::int64_t end = steady_ns() + spin * 1000;
+    const std::int64_t end = begun + spin * 1000;
     while (operation->state.load() == Operation::State::running && steady_ns() < end) {
     }
   }
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return operation->state.load() != Operation::State::running; });
+  waited_.fetch_add(steady_ns() - begun, std::memory_order_relaxed);
   const bool failed = operation->state.load() == Operation::State::failed;
   release(operation);
   if (failed) throw InternalError(failure_);

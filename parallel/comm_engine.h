@@ -42,6 +42,7 @@ class Engine {
   void abandon(Operation* operation);
   void wake() { transport_->wake(); }
   AxisBytes bytes() const;
+  std::int64_t waited() const { return waited_.load(std::memory_order_relaxed); }  // ns in wait()
   std::vector<TraceEvent> trace_events() const;
 
   void start(Request& request);          // for operations, on the engine's thread
@@ -71,6 +72,7 @@ class Engine {
   std::int64_t watched_ = 0;
   std::vector<int> missing_;  // room for record()
   std::array<std::atomic<std::int64_t>, kAxes> sent_ = {};
+  std::atomic<std::int64_t> waited_{0};
 
   mutable std::mutex mutex_;  // guards what follows, and groups' counters and free lists
   std::condition_variable changed_;

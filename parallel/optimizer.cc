@@ -67,7 +67,7 @@ double Optimizer::over_world(double sum) const {
   return sum;
 }
 
-OptimizerResult Optimizer::step(const Context& context, const OptimizerSettings& settings, double lr) {
+OptimizerResult Optimizer::step(const Context& context, const OptimizerSettings& settings, double lr, double loss) {
   const Tensor &values = set_.values(), &gradients = set_.gradients();
   auto share_of_bucket = [&](const Tensor& flat, int b) {
     const Bucket& bucket = set_.buckets()[std::size_t(b)];
@@ -78,7 +78,7 @@ OptimizerResult Optimizer::step(const Context& context, const OptimizerSettings&
   for (const Parameter& p : set_.parameters()) squares += sum_of_squares_counted(context, p, share_of_bucket(gradients, set_.bucket_of(p)));
   squares = over_world(squares);
   result.grad_norm = std::sqrt(squares);
-  result.skipped = !std::isfinite(squares);
+  result.skipped = !std::isfinite(squares) || !std::isfinite(loss);
   if (!result.skipped) {
     ++steps_;
     // Megatron and torch: clip coefficient = max_norm / (norm + 1e-6), at most 1.

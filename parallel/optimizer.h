@@ -17,7 +17,7 @@ struct OptimizerSettings {
 
 struct OptimizerResult {
   double grad_norm = 0;    // before clipping; of the whole model, the same on every rank
-  bool skipped = false;    // a gradient was not finite, on any rank: nothing was changed on any
+  bool skipped = false;    // the loss, or a gradient on any rank, was not finite: nothing was changed on any
 };
 
 enum class OptimizerState { master, exp_avg, exp_avg_sq };
@@ -31,8 +31,8 @@ class Optimizer {
   void reset_master(const Context& context);
   // The other way round: values of the share from the masters, to be gathered. After the masters were loaded.
   void values_from_master(const Context& context);
-  // One step with the set's gradients, which are zeroed afterwards. Collective over world, as params_norm().
-  OptimizerResult step(const Context& context, const OptimizerSettings& settings, double lr);
+  // One step with the set's gradients, those of `loss`, which are zeroed afterwards. Collective over world, as params_norm().
+  OptimizerResult step(const Context& context, const OptimizerSettings& settings, double lr, double loss = 0);
   double params_norm(const Context& context) const;
   // Told before step() changes elements [begin, end) of the share of a bucket, in the order of the parameters: whoever still
   // reads the state (a checkpoint being written) copies them first. An empty function: nobody.

@@ -26,6 +26,7 @@ struct Options {
   bool overlap = true;
   bool count_copies = false;     // mutant: ranges that other ranks hold as well are counted by each
   int not_finite_rank = -1;      // has an infinity among its gradients in step 1
+  double loss_of_step_1 = 0;
   CommFault fault{};
 };
 
@@ -130,7 +131,7 @@ Outcome train(const MeshShape& shape, const Options& options) {
       const AxisBytes before = world.bytes();
       for (const Parameter* p : backward) reducer.complete(*p);
       reducer.finish();
-      const OptimizerResult result = rank.optimizer->step(rank.context, kSettings, 0.01);
+      const OptimizerResult result = rank.optimizer->step(rank.context, kSettings, 0.01, step == 1 ? options.loss_of_step_1 : 0);
       gatherer.start();
       for (const Parameter* p : order) gatherer.need(*p);
       gatherer.finish();
@@ -277,9 +278,10 @@ TEST(DataParallel, TwoRunsAreBitEqual) {
 }
 
 TEST(DataParallel, AnInfinityOnOneRankSkipsTheStepOnAll) {
-  for (int rank : {0, 3, 7}) {
+  for (int rank : {0, 3, 7, -1}) {
     Options options;
     options.not_finite_rank = rank;
+    if (rank < 0) options.loss_of_step_1 = NAN;
     const Outcome outcome = train({2, 2, 2, 1, 1, 2}, options);
     EXPECT_EQ(outcome.skipped, (std::vector<bool>{false, true, false}));
     EXPECT_EQ(outcome.params_norms[0], outcome.params_norms[1]);
