@@ -154,6 +154,7 @@ struct RuntimeConfig {
   Precision precision = Precision::automatic;     // auto: fp32 on the CPU. bf16: fp32 master weights and gradients. fp64: for tests
   std::int64_t threads_per_rank = 0;              // 0, YAML `auto`: all cores that the process may use. No result depends on it
   double distributed_timeout_minutes = 10;        // an operation between ranks that takes longer ends the job
+  std::int64_t max_bad_steps = 5;                 // so many steps in a row without a finite loss and gradient end the run
   double peak_tflops = 0;                         // for the MFU, per device; 0, YAML `auto`: measured at the start
 };
 

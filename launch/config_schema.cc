@@ -358,6 +358,7 @@ void describe_runtime(Fields& f, RuntimeConfig& r) {
                       {{"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}, {"fp64", Precision::fp64}});
   f.integer_or_auto("threads_per_rank", r.threads_per_rank, {1, 4096});
   f.real("distributed_timeout_minutes", r.distributed_timeout_minutes, kPositive);
+  f.integer("max_bad_steps", r.max_bad_steps, kCount);
   f.real_or_auto("peak_tflops", r.peak_tflops, kPositive);
 }
 

@@ -32,6 +32,7 @@ JobEnvironment job_environment() {
     return otherwise;
   };
   JobEnvironment job;
+  if (const char* end = std::getenv("SLURM_JOB_END_TIME")) job.end_time = std::atoll(end);
   job.mpi = started_by_mpi(std::getenv("OMPI_COMM_WORLD_SIZE"), std::getenv("PMIX_RANK"));
   if (!job.mpi) return job;
   job.rank = number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK"}, 0);

@@ -10,10 +10,11 @@ namespace af {
 
 // Cores that this process may use (its affinity mask, not the machine's).
 int available_cores();
-// How mpirun or srun started this process; {false, 0, 1} where none did.
+// How mpirun or srun started this process, {false, 0, 1} where none did; and until when Slurm lets it run.
 struct JobEnvironment {
   bool mpi = false;
   int rank = 0, ranks_on_host = 1;
+  std::int64_t end_time = 0;  // seconds since 1970; 0: no end is known
 };
 JobEnvironment job_environment();
 // The device of this rank, with denormals flushed to zero on the CPU (a thread that meets them slows to a crawl).

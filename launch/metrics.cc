@@ -31,6 +31,10 @@ JsonLine to_json(const StepMetrics& step) {
   const SentBytes& comm = step.comm_bytes;
   line.add("comm_bytes", JsonLine().add("tp", comm.tp).add("cp", comm.cp).add("ep", comm.ep).add("dp", comm.dp).add("pp", comm.pp));
   if (!step.pipeline_idle.empty()) line.add("pipeline_idle", step.pipeline_idle);
+  if (step.rank_times) {
+    const RankTimes& times = *step.rank_times;
+    line.add("rank_times", JsonLine().add("median", times.median).add("max", times.max).add("slowest", times.slowest));
+  }
   if (step.tokens_per_expert) {
     const TokensPerExpert& tokens = *step.tokens_per_expert;
     line.add("tokens_per_expert", JsonLine().add("min", tokens.min).add("max", tokens.max).add("cv", tokens.cv));

@@ -18,6 +18,11 @@ struct SentBytes {  // by all ranks together in this step, per kind of group (ex
   std::int64_t tp = 0, cp = 0, ep = 0, dp = 0, pp = 0;
 };
 
+struct RankTimes {  // seconds of this step in which a rank did not wait for others
+  double median = 0, max = 0;
+  int slowest = 0;  // the rank of the maximum
+};
+
 struct StepMetrics {
   std::int64_t iteration = 0;  // from 1, counted on across stages
   std::string stage;
@@ -39,6 +44,7 @@ struct StepMetrics {
   std::int64_t memory_bytes = 0;  // the most that a rank has taken so far
   SentBytes comm_bytes;
   std::vector<double> pipeline_idle;  // of each pipeline stage: share of forward and backward in which it waited for others
+  std::optional<RankTimes> rank_times;  // none: one rank
   std::optional<TokensPerExpert> tokens_per_expert;
   std::optional<double> tokens_dropped;     // choices beyond their expert's capacity, where there is one, over all MoE layers
   std::optional<double> experts_in_rounds;  // passes (of a MoE layer, a micro-batch and the ranks that exchange tokens) beyond the planned memory

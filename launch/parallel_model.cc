@@ -159,7 +159,8 @@ StepLoss ParallelModel::forward_backward(const GlobalBatch& batch, const StepSet
     for (double l : losses_) loss += l;
   mesh_.world.all_reduce(Tensor(&loss, DType::f64, {1})).wait();
   gather_router();
-  return {loss * scale, std::int64_t(totals[0]), totals[1]};
+  loss_ = loss * scale;
+  return {loss_, std::int64_t(totals[0]), totals[1]};
 }
 
 // Every rank learns what the routers of all layers did with the global batch.
@@ -203,7 +204,7 @@ void ParallelModel::set_previous_counts(std::size_t layer, const std::vector<std
 
 OptimizerResult ParallelModel::update(const OptimizerSettings& settings, double lr) {
   gatherer_.finish();  // of the step before: a stage that uses not all of its parameters may have some under way
-  OptimizerResult result = optimizer_.step(context_, settings, lr);
+  OptimizerResult result = optimizer_.step(context_, settings, lr, loss_);
   if (!result.skipped) gatherer_.start();
   return result;
 }

@@ -64,6 +64,8 @@ class ParallelModel {
   OptimizerResult update(const OptimizerSettings& settings, double lr);
   // token_loss [T_local] of the micro-batch on the ranks of the last stage. Collective over a pipeline.
   void evaluate(const MicroBatch& batch, const StepSettings& settings, const Tensor& token_loss);
+  // Sums of the losses of the step's micro-batches, on the ranks of the last stage; elsewhere 0.
+  const std::vector<double>& micro_batch_losses() const { return losses_; }
   bool has_head() const { return mesh_.last_stage(); }
   std::int64_t local_tokens(const MicroBatch& batch) const { return chunks_.front().model.local_tokens(batch); }
 
@@ -108,6 +110,7 @@ class ParallelModel {
   std::optional<PipelineExecutor> executor_;
   std::vector<RouterStatistics> router_;
   std::vector<double> losses_;  // of each micro-batch
+  double loss_ = 0;             // of the step under way
 };
 
 }  // namespace af

@@ -1,6 +1,7 @@
 // af_train: trains the stages of a configuration. The story from here down: launch/trainer.cc -> models/qwen3.cc -> core/ops/*.
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <thread>
 
@@ -13,6 +14,7 @@
 #include "launch/environment.h"
 #include "launch/layout.h"
 #include "launch/plan.h"
+#include "launch/stop.h"
 #include "launch/trainer.h"
 #include "parallel/comm_mpi.h"
 #include "parallel/comm_trace.h"
@@ -33,9 +35,10 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
   MpiWorld mpi(comm);
   Comm world = mpi.world();
   if (std::vector<std::string> found = layout_problems(config, world.size()); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
+  int code = kExitFailed;
   try {
     Device device = start_device(config.runtime, job);
-    Trainer(config, device, world).run(options);
+    code = Trainer(config, device, world).run(options);
     if (comm.trace) write_trace(world, trace);
   } catch (const UserError& error) {
     // Most mistakes are found by every rank: the first shall say so alone, and has the time to.
@@ -44,7 +47,7 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
   } catch (const std::exception& error) {
     mpi.abort(error.what(), kExitFailed);
   }
-  return kExitDone;
+  return code;
 }
 
 // What would be done on the processes of this job, or on as many as are asked for.
@@ -63,7 +66,19 @@ int plan(const Config& config, const Arguments& arguments, const JobEnvironment&
   return kExitDone;
 }
 
-int train(const Arguments& arguments, const JobEnvironment& job) {
+// When the time of this process ends: what the user says, counted from `start`, and what Slurm says.
+TimeLimit::Clock::time_point end_of_time(const Arguments& arguments, const JobEnvironment& job, TimeLimit::Clock::time_point start) {
+  using Clock = TimeLimit::Clock;
+  Clock::time_point end = Clock::time_point::max();
+  auto within = [&](Clock::time_point from, double seconds) {
+    if (seconds < 1e9) end = std::min(end, from + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)));
+  };
+  if (arguments.has("--time-limit")) within(start, duration_seconds("--time-limit", arguments.value("--time-limit")));
+  if (job.end_time > 0) within(Clock::now(), double(job.end_time - std::time(nullptr)));
+  return end;
+}
+
+int train(const Arguments& arguments, const JobEnvironment& job, TimeLimit::Clock::time_point start) {
   const std::vector<std::string>& words = arguments.positionals();
   Config config = read_config(words[0], {words.begin() + 1, words.end()});
   const bool speaks = job.rank == 0;
@@ -81,16 +96,19 @@ int train(const Arguments& arguments, const JobEnvironment& job) {
   RunOptions options;
   options.resume = arguments.value("--resume", "auto");
   options.only_stage = arguments.value("--stage");
+  options.end = end_of_time(arguments, job, start);
   if (job.mpi) return run_ranks_of_job(config, options, job, arguments.value("--trace"));
   if (std::vector<std::string> found = layout_problems(config, 1); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   Device device = start_device(config.runtime);
-  Trainer(config, device, Comm()).run(options);
-  return kExitDone;
+  return Trainer(config, device, Comm()).run(options);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  const auto start = TimeLimit::Clock::now();
+  const JobEnvironment job = job_environment();
+  catch_stop_signals(job.rank == 0);
   Command command;
   command.summary = "continual pre-training of Qwen3 and Qwen3-MoE in stages";
   command.positionals = "CONFIG.yaml [key.path=value ...]";
@@ -104,13 +122,13 @@ int main(int argc, char** argv) {
       {"--stage", Takes::one_value, "NAME", "train this stage alone; the one before must be finished", {}, false},
       {"--resume", Takes::one_value, "auto|never|PATH", "auto (default): go on from the newest checkpoint in output_dir; never: begin anew", {}, false},
   };
+  command.options.push_back({"--time-limit", Takes::one_value, "3h30m", "save and exit with 75 before this time has passed (SLURM_JOB_END_TIME likewise)", {}, false});
   command.options.push_back({"--trace", Takes::one_value, "FILE", "what the ranks said to each other, as a Chrome trace (chrome://tracing, Perfetto)", {}, false});
   command.examples = {"af_train agentic_cpt.yaml", "mpirun -np 16 af_train agentic_cpt.yaml parallel.tensor_model_parallel_size=2", "af_train agentic_cpt.yaml stages.0.lr.lr=1e-5 output_dir=runs/lr1e-5",
                       "af_train agentic_cpt.yaml --dry-run --ranks 64 --draw-schedule schedule.svg", "af_train agentic_cpt.yaml --stage stage2 --resume runs/a/checkpoints/latest"};
-  const JobEnvironment job = job_environment();
   command.run = [&](const Arguments& arguments) {
     try {
-      return train(arguments, job);
+      return train(arguments, job, start);
     } catch (const UserError&) {
       if (job.rank == 0) throw;
       return kExitUsage;  // every rank finds the same mistake, and one says so

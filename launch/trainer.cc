@@ -8,10 +8,12 @@
 #include <fmt/format.h>
 
 #include "data/file.h"
+#include "launch/bad_step.h"
 #include "launch/config_yaml.h"
 #include "launch/environment.h"
 #include "launch/hf_checkpoint.h"
 #include "launch/lr_schedule.h"
+#include "launch/resume.h"
 #include "models/flops.h"
 #include "parallel/together.h"
 
@@ -28,6 +30,8 @@ void prepare_output_dir(const Config& config) {
   if (error) user_error("output_dir {}: cannot be created: {}", config.output_dir, error.message());
   write_file(config.output_dir + "/config.yaml", to_yaml(config));
 }
+
+constexpr double kSaveBytesPerSecond = 100e6;  // of a rank, until a save has been measured
 
 // Share of the tokens that are not masked.
 double utilization(std::int64_t padding, std::int64_t tokens) { return 1 - double(padding) / double(tokens); }
@@ -64,7 +68,7 @@ struct Trainer::Stage {
 
 Trainer::Trainer(const Config& config, const Device& device, const Comm& world)
     : config_(config), world_(world), datasets_(dataset_records(config)), device_(device),
-      saver_(config.output_dir + "/checkpoints", {config.checkpoint.keep, config.checkpoint.keep_every, config.checkpoint.staging_bytes}) {
+      stragglers_(world), saver_(config.output_dir + "/checkpoints", {config.checkpoint.keep, config.checkpoint.keep_every, config.checkpoint.staging_bytes}) {
   together(world, [&] {
     if (!speaks()) return;
     prepare_output_dir(config);
@@ -75,10 +79,13 @@ Trainer::Trainer(const Config& config, const Device& device, const Comm& world)
   });
 }
 
-void Trainer::run(const RunOptions& options) {
+int Trainer::run(const RunOptions& options) {
+  time_ = TimeLimit(options.end);
   write(event("run_begin").add("ranks", std::int64_t(world_.size())).add("tokenizer_sha256", datasets_.front().info.tokenizer_sha256)
             .add("datasets", to_json_lines(datasets_)));
+  if (stop_wanted(TimeLimit::Next::moment)) return end_early();
   begin(options);
+  begun_iteration_ = saved_iteration_ = state_.iteration;
   state_.tokenizer_sha256 = datasets_.front().info.tokenizer_sha256;
   state_.datasets = to_json(datasets_);
   std::size_t first = std::size_t(state_.stage) + (state_.stage_finished ? 1 : 0);
@@ -91,10 +98,11 @@ void Trainer::run(const RunOptions& options) {
     state_.stage_name = config_.stages[i].name;
     if (!options.only_stage.empty() && options.only_stage != state_.stage_name)
       user_error("--stage {}: stage {} is not finished in {}; train it first", options.only_stage, state_.stage_name, config_.output_dir);
-    run_stage(config_.stages[i]);
-    if (!options.only_stage.empty()) return;
+    if (!run_stage(config_.stages[i])) return end_early();
+    if (!options.only_stage.empty()) return kExitDone;
   }
   if (first >= config_.stages.size()) say("all stages are finished in {}: nothing to do\n", config_.output_dir);
+  return kExitDone;
 }
 
 // Weights and state: from a checkpoint of this run, or anew. In the layout of the stage that comes next.
@@ -143,8 +151,28 @@ void Trainer::resume_from(const std::string& path) {
   std::vector<RouterStatistics> router = model_->router_statistics();
   state_ = load_checkpoint(model_->context(), path, {model_->config(), model_->parameters(), model_->optimizer(), router, model_->mesh()});
   for (std::size_t i = 0; i < router.size(); ++i) model_->set_previous_counts(i, router[i].previous_counts);
+  std::vector<ConfigChange> changed;
+  std::int64_t progress = saved.stage_iteration;
+  together(world_, [&] {
+    const Config was = read_config(path + "/run.yaml", {});
+    changed = changes(was, config_);
+    const std::size_t stage = std::size_t(saved.stage);
+    if (!saved.stage_finished) progress = same_progress(was.stages.at(stage), config_.stages[stage], saved.stage_iteration);
+  });
   say("resumed from {} (stage {}, iteration {})\n", path, state_.stage_name, state_.iteration);
-  write(event("resume").add("checkpoint", path).add("stage", state_.stage_name).add("iteration", state_.iteration));
+  JsonLine line = event("resume").add("checkpoint", path).add("stage", state_.stage_name).add("iteration", state_.iteration);
+  std::vector<JsonLine> listed;
+  for (const ConfigChange& change : changed) {
+    say(" changed since: {}: {} -> {}\n", change.key, change.was.empty() ? "-" : change.was, change.now.empty() ? "-" : change.now);
+    listed.push_back(JsonLine().add("key", change.key).add("was", change.was).add("now", change.now));
+  }
+  line.add("changed", listed);
+  if (progress != state_.stage_iteration) {
+    say(" {} iterations of stage {} were done; they count as {} of those it has now\n", state_.stage_iteration, state_.stage_name, progress);
+    state_.stage_iteration = progress;
+    line.add("stage_iteration", progress);
+  }
+  write(line);
 }
 
 void Trainer::load_initial_weights() {
@@ -181,7 +209,7 @@ void Trainer::describe_stage(const StageConfig& stage) const {
   if (world_.size() > 1) say(" {} ranks: {}\n", world_.size(), describe(layout));
 }
 
-void Trainer::run_stage(const StageConfig& stage) {
+bool Trainer::run_stage(const StageConfig& stage) {
   lay_out(stage);
   describe_stage(stage);
   if (state_.stage_iteration == 0) state_.stream.begin_mix();
@@ -189,23 +217,33 @@ void Trainer::run_stage(const StageConfig& stage) {
   std::optional<Stage> current;
   together(world_, [&] { current.emplace(config_, stage, device_, mesh, state_.stream); });
   state_.stream = current->stream.state();
+  time_.begin_stage(double(stage.tokens_per_iteration()));
+  time_.expect_save(double(count_parameters(config_.model).total()) * 3 * double(size_of(accumulator_of(model_->parameters().dtype()))) /
+                    world_.size() / kSaveBytesPerSecond);
   const std::int64_t total = state_.iteration - state_.stage_iteration + stage.train_iters();
   if (ledger_)
     ledger_->begin({state_.iteration, total, stage.name, config_.seed, stage.seq_length, stage.global_batch_size, stage.packing, sources_of(stage),
                     state_.stream});
   model_->begin_stage(stage.rope, stage.seq_length, stage.micro_batch_size, stage.num_microbatches(mesh.shape.dp),
                       {stage.recompute, stage.moe});
+  stragglers_.begin(mesh.shape);
   write(event("stage_begin").add("stage", stage.name).add("iteration", state_.iteration).add("layout", describe(model_->layout())));
 
-  while (state_.stage_iteration < stage.train_iters()) {
+  auto last = [&] { return state_.stage_iteration >= stage.train_iters(); };
+  auto due = [&](std::int64_t interval) { return interval > 0 && state_.iteration % interval == 0; };
+  auto evaluated = [&] { return !(last() || due(config_.validation.eval_interval)) || validate(*current); };
+  if (stop_wanted(TimeLimit::Next::step)) return false;
+  // Where a run goes on, a stop may have cut the evaluation short.
+  if (state_.stage_iteration > 0 && !evaluated()) return false;
+  while (!last()) {
     report(step(stage, *current));
-    bool last = state_.stage_iteration == stage.train_iters();
-    if (state_.iteration % config_.logging.log_interval == 0 || last)
+    if (state_.iteration % config_.logging.log_interval == 0 || last() || stop_)
       if (speaks()) say("{}\n", window_.line(total, remaining_flops(stage)));
-    auto due = [&](std::int64_t interval) { return interval > 0 && state_.iteration % interval == 0; };
-    if (last || due(config_.validation.eval_interval)) validate(*current);
     report_save(saver_.poll());
-    if (!last && due(config_.checkpoint.save_interval)) save(config_.checkpoint.async_save ? Save::meanwhile : Save::now, false);
+    if (stop_ || bad_steps_ >= config_.runtime.max_bad_steps || !evaluated()) return false;
+    if (last() || !due(config_.checkpoint.save_interval)) continue;
+    save(config_.checkpoint.async_save ? Save::meanwhile : Save::now, false);
+    if (stop_wanted(TimeLimit::Next::step)) return false;
   }
   if (!save(Save::now, true) && &stage == &config_.stages.back())
     throw InternalError(fmt::format("the last checkpoint of {} could not be saved; started again, the run goes on from the one before", config_.output_dir));
@@ -216,6 +254,38 @@ void Trainer::run_stage(const StageConfig& stage) {
     end.add("packing_utilization", share);
   }
   write(end);
+  return true;
+}
+
+bool Trainer::stop_wanted(TimeLimit::Next next) {
+  double code = own_stop(next);
+  world_.all_reduce(Tensor(&code, DType::f64, {1}), Reduction::max).wait();
+  stop_ = int(code);
+  return stop_ != 0;
+}
+
+int Trainer::end_early() {
+  end_save();
+  if (!stop_) {
+    say("stopped: {} steps in a row had no finite loss and gradient (runtime.max_bad_steps); nothing was learned from them, and they are not saved."
+        " A lower learning rate may help, or other data; the newest checkpoint is {}\n",
+        bad_steps_, latest_checkpoint(config_.output_dir + "/checkpoints"));
+    write(event("stop").add("reason", "bad steps").add("stage", state_.stage_name).add("iteration", state_.iteration));
+    return kExitFailed;
+  }
+  if (stop_ == kTimeIsUp && state_.iteration == begun_iteration_) {
+    say("stopped by the time limit, which leaves no time for a step and a save: give the job more\n");
+    return kExitFailed;  // started again it would come no further
+  }
+  if (state_.iteration > saved_iteration_ && !save(Save::now, false)) {
+    say("stopped by {} after iteration {}, which could not be saved\n", stop_reason(stop_), state_.iteration);
+    return kExitFailed;
+  }
+  world_.barrier().wait();  // nobody is gone before all is on the disk
+  say("stopped by {} after iteration {}{}; started again with --resume auto (the default) it goes on from there\n", stop_reason(stop_),
+      state_.iteration, state_.iteration > 0 ? ", which is saved" : "");
+  write(event("stop").add("reason", stop_reason(stop_)).add("stage", state_.stage_name).add("iteration", state_.iteration));
+  return kExitRequeue;
 }
 
 void Trainer::report(const StepMetrics& metrics) {
@@ -228,12 +298,14 @@ void Trainer::report(const StepMetrics& metrics) {
 
 StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
   auto begin = std::chrono::steady_clock::now();
+  waited_before_ = world_.seconds_waited();
   const Mesh& mesh = model_->mesh();
   StepMetrics metrics;
   metrics.learning_rate = learning_rate(stage.lr, stage.steps(), state_.stage_iteration);
   OptimizerSettings optimizer = stage.optimizer.settings;
   optimizer.weight_decay = weight_decay(stage.optimizer, stage.steps(), state_.stage_iteration);
 
+  const std::int64_t first_sequence = state_.stream.consumed_sequences;
   current.stream.next(stage.global_batch_size, mesh.position.dp, mesh.shape.dp, current.sequences);
   current.batch.assign(current.sequences);
   StepLoss loss = model_->forward_backward(current.batch, {stage.recompute, stage.moe});
@@ -263,30 +335,64 @@ StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
   metrics.peak_tflops = peak_tflops_;
   metrics.skipped = result.skipped;
   metrics.nan = !std::isfinite(metrics.lm_loss) || !std::isfinite(result.grad_norm);
-  gather_measures(metrics);
+  bad_steps_ = result.skipped ? bad_steps_ + 1 : 0;
+  if (result.skipped) report_bad_step(stage, current, metrics, first_sequence);
+  time_.stepped(seconds_since(begin));
+  gather_measures(metrics, begin);
   metrics.iteration_time_ms = seconds_since(begin) * 1e3;
   flops_per_token_ = metrics.model_flops / double(metrics.tokens);
   return metrics;
 }
 
-void Trainer::gather_measures(StepMetrics& metrics) {
+void Trainer::report_bad_step(const StageConfig& stage, const Stage& current, const StepMetrics& metrics, std::int64_t first_sequence) {
+  const std::vector<std::int64_t> bad = bad_sequences(*model_, current.sequences, stage.micro_batch_size, first_sequence, stage.global_batch_size);
+  if (!speaks()) return;
+  const StepContents contents = replay_step(config_.output_dir, state_.iteration);
+  say(" iteration {} is skipped, {} in a row: lm loss {}, grad norm {}; {} of its {} sequences: {} (af_data replay --step {} {})\n", state_.iteration,
+      bad_steps_, metrics.lm_loss, metrics.grad_norm, bad.empty() ? stage.global_batch_size : std::int64_t(bad.size()), stage.global_batch_size,
+      documents_text(contents, bad), state_.iteration, config_.output_dir);
+  write(event("bad_step").add("stage", stage.name).add("iteration", state_.iteration).add("in_a_row", bad_steps_)
+            .add("loss_is_finite", bool(std::isfinite(metrics.lm_loss))).add("sequences", documents_json(contents, bad)));
+}
+
+void Trainer::gather_measures(StepMetrics& metrics, std::chrono::steady_clock::time_point begin) {
   const Mesh& mesh = model_->mesh();
   double memory = double(peak_resident_bytes());
+  stop_ = own_stop(TimeLimit::Next::step);
   if (world_.size() > 1) {
+    const double waited = world_.seconds_waited() - waited_before_;
+    const std::size_t own_time = std::size_t(kAxes + mesh.shape.pp + world_.rank());
     AxisBytes sent = world_.bytes();
-    std::vector<double> sums(std::size_t(kAxes + mesh.shape.pp));
+    std::vector<double> sums(std::size_t(kAxes + mesh.shape.pp + world_.size()));
+    sums[own_time] = seconds_since(begin) - waited;
+    double most[] = {memory, double(stop_)};
     for (int a = 0; a < kAxes; ++a) sums[std::size_t(a)] = double(sent.sent[std::size_t(a)] - sent_before_.sent[std::size_t(a)]);
     sent_before_ = sent;
     sums[std::size_t(kAxes + mesh.position.pp)] = model_->executor().idle_share() * mesh.shape.pp / world_.size();
     Pending adding = world_.all_reduce(Tensor(sums.data(), DType::f64, {std::int64_t(sums.size())}));
-    Pending comparing = world_.all_reduce(Tensor(&memory, DType::f64, {1}), Reduction::max);
+    Pending comparing = world_.all_reduce(Tensor(most, DType::f64, {2}), Reduction::max);
     adding.wait();
     comparing.wait();
+    memory = most[0], stop_ = int(most[1]);
     auto bytes = [&](Axis axis) { return std::int64_t(sums[std::size_t(axis)]); };
     metrics.comm_bytes = {bytes(Axis::tp), bytes(Axis::cp), bytes(Axis::ep) + bytes(Axis::etp), bytes(Axis::dp) + bytes(Axis::edp), bytes(Axis::pp)};
-    if (mesh.shape.pp > 1) metrics.pipeline_idle.assign(sums.begin() + kAxes, sums.end());
+    if (mesh.shape.pp > 1) metrics.pipeline_idle.assign(sums.begin() + kAxes, sums.begin() + kAxes + mesh.shape.pp);
+    report_times(metrics, std::span(sums).subspan(std::size_t(kAxes + mesh.shape.pp)));
   }
   metrics.memory_bytes = std::int64_t(memory);
+}
+
+void Trainer::report_times(StepMetrics& metrics, std::span<const double> seconds) {
+  if (!speaks()) return;
+  std::vector<double> sorted(seconds.begin(), seconds.end());
+  std::sort(sorted.begin(), sorted.end());
+  const auto slowest = std::max_element(seconds.begin(), seconds.end()) - seconds.begin();
+  metrics.rank_times = {sorted[(sorted.size() - 1) / 2], sorted.back(), int(slowest)};
+  for (const Straggler& s : stragglers_.add(seconds)) {
+    say(" rank {} ({}) is slow: it computes {:.3g} s a step, the median of its pipeline stage is {:.3g} s ({} steps)\n", s.rank, s.host, s.seconds,
+        s.median, Stragglers::kSteps);
+    write(event("straggler").add("iteration", state_.iteration).add("rank", s.rank).add("host", s.host).add("seconds", s.seconds).add("median", s.median));
+  }
 }
 
 // Losses of the routers and tokens per expert; the step's counts become the previous ones.
@@ -320,14 +426,17 @@ void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
   if (stage.moe.z_loss_coeff != 0) metrics.z_loss = z;
 }
 
-void Trainer::validate(Stage& current) {
-  for (const ValidationResult& result : current.validation.run(*model_)) {
+bool Trainer::validate(Stage& current) {
+  const auto results = current.validation.run(*model_, [&] { return stop_wanted(TimeLimit::Next::moment); });
+  if (!results) return false;
+  for (const ValidationResult& result : *results) {
     say("{}\n", log_line(result, state_.iteration));
     JsonLine line = event("validation").add("stage", state_.stage_name).add("iteration", state_.iteration);
     add_to(line, result);
     write(line);
     if (tensorboard_) tensorboard_->write(result, state_.iteration, state_.consumed_samples);
   }
+  return true;
 }
 
 bool Trainer::save(Save when, bool stage_finished) {
@@ -348,6 +457,8 @@ bool Trainer::report_save(const std::optional<SaveOutcome>& outcome) {
     write(event("checkpoint_failed").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path).add("reason", outcome->error));
     return false;
   }
+  saved_iteration_ = outcome->iteration;
+  time_.saved(outcome->seconds);
   say(" saved {} ({:.2f} s, training waited {:.2f} s)\n", outcome->path, outcome->seconds, outcome->blocked_seconds);
   write(event("checkpoint").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path)
             .add("seconds", outcome->seconds).add("blocked_seconds", outcome->blocked_seconds));

@@ -1,8 +1,10 @@
 // The training loop: stages one after the other in one job, each a global batch, a step, a line of metrics at a time. Every rank runs it;
 // rank 0 alone writes files and speaks.
 #pragma once
+#include <chrono>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include <fmt/core.h>
@@ -13,6 +15,8 @@
 #include "launch/layout.h"
 #include "launch/metrics.h"
 #include "launch/run_ledger.h"
+#include "launch/stop.h"
+#include "launch/stragglers.h"
 #include "launch/tensorboard.h"
 #include "launch/validation.h"
 
@@ -21,29 +25,31 @@ namespace af {
 struct RunOptions {
   std::string resume = "auto";  // auto: the newest checkpoint in output_dir, if any; never; or a checkpoint's folder
   std::string only_stage;       // run this stage alone, from where the stage before ended
+  TimeLimit::Clock::time_point end = TimeLimit::Clock::time_point::max();  // the job's time is over; saved before
 };
 
 class Trainer {
  public:
   Trainer(const Config& config, const Device& device, const Comm& world);
-  void run(const RunOptions& options);
+  // The program's exit code: kExitDone, kExitRequeue (stopped, all is saved) or kExitFailed (the training itself goes wrong; said).
+  int run(const RunOptions& options);
 
  private:
   struct Stage;  // what belongs to the stage under way: data stream, batch memory, validation
 
   void begin(const RunOptions& options);
   void load_initial_weights();
-  void run_stage(const StageConfig& stage);
+  bool run_stage(const StageConfig& stage);  // whether it is finished; else stop_ or bad_steps_ say why not
   // The model in the stage's layout: made, or what the stage before trained moved to it.
   void lay_out(const StageConfig& stage);
   void describe_stage(const StageConfig& stage) const;
   // One optimizer step; returns what is reported of it.
   StepMetrics step(const StageConfig& stage, Stage& current);
   void report_router(const StageConfig& stage, StepMetrics& metrics);
-  // What all ranks measured: bytes sent, idle time of each pipeline stage, memory.
-  void gather_measures(StepMetrics& metrics);
+  // What all ranks measured: bytes sent, idle time of each pipeline stage, memory, times; and whether one is asked to stop.
+  void gather_measures(StepMetrics& metrics, std::chrono::steady_clock::time_point begin);
+  void report_times(StepMetrics& metrics, std::span<const double> seconds);  // that each rank computed
   void report(const StepMetrics& metrics);
-  void validate(Stage& current);
   // Newest that can be read; "": begun anew. Says what it passes over.
   bool resume(const RunOptions& options);
   void resume_from(const std::string& path);
@@ -53,6 +59,15 @@ class Trainer {
   bool save(Save when, bool stage_finished);
   bool end_save();  // waits for the one under way
   bool report_save(const std::optional<SaveOutcome>& outcome);
+  // Whether all of it was done.
+  bool validate(Stage& current);
+  // A step was skipped: says what it was made of. Collective.
+  void report_bad_step(const StageConfig& stage, const Stage& current, const StepMetrics& metrics, std::int64_t first_sequence);
+  int own_stop(TimeLimit::Next next) const { return stop_signal() ? stop_signal() : time_.up(TimeLimit::Clock::now(), next) ? kTimeIsUp : 0; }
+  // Whether any rank found a reason to stop now, into stop_ (after a step gather_measures() has done it). Collective.
+  bool stop_wanted(TimeLimit::Next next);
+  // The run ends before its work does: saves what is not saved, and says how to go on. Collective.
+  int end_early();
   double remaining_flops(const StageConfig& stage) const;
   bool speaks() const { return world_.rank() == 0; }
   void write(const JsonLine& line);
@@ -69,8 +84,14 @@ class Trainer {
   std::optional<TensorBoardFile> tensorboard_;
   LogWindow window_;
   TrainingState state_;
+  Stragglers stragglers_;
+  TimeLimit time_;
+  int stop_ = 0;                // what the ranks agreed on (launch/stop.h)
+  std::int64_t bad_steps_ = 0;  // in a row
+  std::int64_t begun_iteration_ = 0, saved_iteration_ = 0;  // where this run began; what the newest checkpoint has
   CheckpointSaver saver_;  // behind the model: it reads its state to the end
   AxisBytes sent_before_;
+  double waited_before_ = 0;
   double peak_tflops_ = 0;
   double flops_per_token_ = 0;  // of the stage under way, measured on its documents
 };

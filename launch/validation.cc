@@ -91,7 +91,7 @@ void Validation::add(ParallelModel& model, const std::vector<PackedSequence>& se
     }
 }
 
-std::vector<ValidationResult> Validation::run(ParallelModel& model) {
+std::optional<std::vector<ValidationResult>> Validation::run(ParallelModel& model, const std::function<bool()>& stop) {
   std::vector<ValidationResult> results;
   std::vector<PackedSequence> sequences;
   const int dp = model.mesh().shape.dp, dp_rank = model.mesh().position.dp;
@@ -99,6 +99,7 @@ std::vector<ValidationResult> Validation::run(ParallelModel& model) {
     LossTable table(stage_.seq_length);
     SequenceStream stream = open_source(config_.data[i], stage_.seq_length);
     for (std::int64_t begin = 0; begin < sequences_[i]; begin += stage_.micro_batch_size * dp) {
+      if (stop()) return std::nullopt;
       stream.next(stage_.micro_batch_size * dp, dp_rank, dp, sequences);
       for (PackedSequence& sequence : sequences)  // what fills up the last micro-batches does not count
         if (sequence.global_index >= sequences_[i]) std::fill(sequence.targets.begin(), sequence.targets.end(), -1);

@@ -1,6 +1,8 @@
 // Validation: the mean loss of held-out sources, each by itself, always on the same sequences; also by the role of the target and
 // by how much context the model had (does the second half of 128K help?).
 #pragma once
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,8 +59,8 @@ class LossTable {
 class Validation {
  public:
   Validation(const ValidationConfig& config, const StageConfig& stage, const Device& device, const Mesh& mesh);
-  // Collective; the same on all ranks.
-  std::vector<ValidationResult> run(ParallelModel& model);
+  // Collective; the same on all ranks. Between micro-batches it asks stop(), which says the same on all ranks: then there are no results.
+  std::optional<std::vector<ValidationResult>> run(ParallelModel& model, const std::function<bool()>& stop);
 
  private:
   void add(ParallelModel& model, const std::vector<PackedSequence>& sequences, const Tensor& token_loss, LossTable& table) const;

@@ -431,6 +431,7 @@ TEST(Config, PrintedConfigurationParsesBack) {
                         "runtime.precision=fp64",
                         "runtime.threads_per_rank=3",
                         "runtime.peak_tflops=1.5",
+                        "runtime.max_bad_steps=2",
                         "runtime.device=cpu",
                         "init={checkpoint: a/b}",
                         "init={hf_checkpoint: a/b}",

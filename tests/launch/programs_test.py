@@ -13,6 +13,7 @@ import tempfile
 import time
 
 import long_context
+import stops
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_programs_"))
@@ -359,6 +360,7 @@ def main():
         test_plans_of_layouts()
         test_speed_of_starting()
         test_long_context()
+        stops.run(BIN, WORK, check, config)
         test_real_trajectories()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
