@@ -260,6 +260,153 @@ def failures():
     check("flight recorders are left", len(recorders) == 4, recorders)
 
 
+def weights(out):
+    folder = f"{out}_hf"
+    shutil.rmtree(WORK / folder, ignore_errors=True)
+    exported = subprocess.run([BUILD / "bin/af_checkpoint", "export-hf", f"{out}/checkpoints/latest", folder], cwd=WORK, capture_output=True, text=True)
+    check(f"{out}: export-hf", exported.returncode == 0, exported.stderr)
+    return (WORK / folder / "model.safetensors").read_bytes() if exported.returncode == 0 else out
+
+
+def ranks_of(out):
+    """{rank: process} of a run's ranks."""
+    found = {}
+    for process in subprocess.run(["pgrep", "-f", f"^{BUILD}/bin/af_train.*output_dir={out}"], capture_output=True, text=True).stdout.split():
+        try:
+            rank = re.search(r"OMPI_COMM_WORLD_RANK=(\d+)\0", pathlib.Path(f"/proc/{process}/environ").read_text())
+        except OSError:
+            continue
+        if rank:
+            found[int(rank[1])] = int(process)
+    return found
+
+
+def wait_for(job, condition, limit=60):
+    end = time.time() + limit
+    while time.time() < end and job.poll() is None and not condition():
+        time.sleep(0.005)
+    return job.poll() is None
+
+
+def shown(out):
+    """What the run has reported so far: the last line may be under way."""
+    path = WORK / out / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+
+
+STOPPED_RUN = sizes(tp=2, ep=2) + ["stages.0.train_iters=12", "validation.eval_interval=5", "validation.eval_iters=4"]
+
+
+def stops():
+    """All ranks stop at one step, save, and end with 75; the run that goes on has the bits of one that never stopped."""
+    code, output, _ = train(4, "unstopped", *STOPPED_RUN)
+    check("a run that nobody stops", code == 0, output)
+    whole = weights("unstopped")
+    at = {
+        "start": lambda out: len(ranks_of(out)) == 4,
+        "step": lambda out: any(line.get("iteration") == 3 for line in shown(out)),
+        "evaluation": lambda out: any(line.get("iteration") == 5 for line in shown(out)),
+    }
+    for what, ready in at.items():
+        out = f"stop_{what}"
+        job = start(command(4, out, *STOPPED_RUN))
+        check(f"{what}: the signal comes in time", wait_for(job, lambda: ready(out)))
+        time.sleep(0.1 if what == "start" else 0)
+        job.send_signal(signal.SIGUSR1)  # which mpirun passes on
+        code, output, _ = finish(job, 60)
+        stopped = [e["iteration"] for e in shown(out) if e.get("event") == "stop"]
+        check(f"USR1 to mpirun in {what}: 75, and one line that says so", code == 75 and output.count("stopped by SIGUSR1") == 1 and len(stopped) == 1,
+              f"{code} {output[-1500:]}")
+        code, output, _ = train(4, out, *STOPPED_RUN)
+        check(f"{what}: goes on from there, to the same bits", code == 0 and weights(out) == whole, f"{stopped} {output[-1500:]}")
+    # One rank alone is asked, by a TERM: all stop.
+    job = start(command(4, "stop_one", *STOPPED_RUN, "stages.0.train_iters=3000"))
+    wait_for(job, lambda: at["step"]("stop_one"))
+    os.kill(ranks_of("stop_one")[2], signal.SIGTERM)
+    code, output, _ = finish(job, 60)
+    check("TERM to one rank: all stop and save", code == 75 and "stopped by SIGTERM" in output and (WORK / "stop_one/checkpoints/latest").exists(), f"{code} {output[-1500:]}")
+    # The second request does not wait for the step.
+    job = start(command(4, "stop_twice", *STOPPED_RUN, "stages.0.global_batch_size=16384", "stages.0.train_iters=2"))
+    wait_for(job, lambda: any(line.get("event") == "stage_begin" for line in shown("stop_twice")))
+    for _ in range(2):
+        job.send_signal(signal.SIGUSR1)
+        time.sleep(1.3)
+    code, output, seconds = finish(job, 60)
+    check("a second USR1: 75 at once, nothing saved", code == 75 and seconds < 10 and not (WORK / "stop_twice/checkpoints").exists(), f"{code} {seconds} {output[-1500:]}")
+    code, output, seconds = train(4, "limited", *STOPPED_RUN, "stages.0.train_iters=100000", "validation.eval_interval=0", flags=["-x", f"SLURM_JOB_END_TIME={int(time.time()) + 8}"])
+    check("the job's end: saved before it", code == 75 and "the time limit" in output and seconds < 8, f"{code} {seconds} {output[-800:]}")
+
+
+def bad_steps():
+    """A run that diverges: skipped on all ranks, the same samples named in any layout, and 1 in the end."""
+    diverges = ["stages.0.lr.lr=1e30", "stages.0.lr.min_lr=1e30", "stages.0.train_iters=30", "runtime.max_bad_steps=2", "validation.eval_interval=0"]
+    named = {}
+    for out, ranks, layout in (("bad_one", 1, []), ("bad_dp_pp", 4, sizes(pp=2)), ("bad_tp_ep", 4, sizes(tp=2, ep=2))):
+        code, output, _ = train(ranks, out, *layout, *diverges)
+        check(f"{out}: ends with 1 and says why, once", code == 1 and output.count("2 steps in a row") == 1, f"{code} {output[-1500:]}")
+        named[out] = [(e["iteration"], [s["sequence"] for s in e["sequences"]]) for e in shown(out) if e.get("event") == "bad_step"]
+        check(f"{out}: names the samples that one process names", len(named[out]) >= 2 and named[out] == named["bad_one"], str(named))
+
+
+def stragglers():
+    """A rank that is held up again and again is named."""
+    out = "straggler"
+    job = start(command(3, out, "stages.0.train_iters=100000", "stages.0.global_batch_size=12", "stages.1.global_batch_size=12", "validation.eval_interval=0"))
+    wait_for(job, lambda: any(line.get("iteration") == 3 for line in shown(out)))
+    slow = ranks_of(out)[1]
+    named = lambda: [e for e in shown(out) if e.get("event") == "straggler" and e["rank"] == 1]
+    end = time.time() + 20
+    while time.time() < end and not named():
+        for _ in range(10):
+            os.kill(slow, signal.SIGSTOP)
+            time.sleep(0.05)
+            os.kill(slow, signal.SIGCONT)
+            time.sleep(0.003)
+    found = named()
+    job.send_signal(signal.SIGUSR1)
+    code, output, _ = finish(job, 60)
+    check("a slow rank is named, with its host", code == 75 and found and found[0]["host"] == os.uname().nodename and found[0]["seconds"] > 1.5 * found[0]["median"]
+          and " rank 1 (" in output, f"{found} {output[-1000:]}")
+    check("every step tells the ranks' times", all(0 < s["rank_times"]["median"] <= s["rank_times"]["max"] for s in steps(out).values()))
+
+
+def slurm():
+    """examples/slurm in a real Slurm, where one is up: a signal to the batch script, and the job goes on by itself."""
+    global skipped
+    if not shutil.which("sbatch") or subprocess.run(["sinfo"], capture_output=True).returncode != 0:
+        print("skipped: no Slurm here (sbatch, and a controller that answers)")
+        skipped += 1
+        return
+    whole = weights("unstopped")
+    words = ["sbatch", "--parsable", "--ntasks=4", "--time=5", f"--chdir={WORK}", f"--output={WORK}/slurm.log", str(HERE.parent.parent / "examples/slurm/train.sbatch")]
+    environment = {**ENVIRONMENT, "AF_TRAIN": str(BUILD / "bin/af_train"), "AF_MPIRUN_OPTIONS": " ".join(MPIRUN[1:])}
+    number = subprocess.run([*words, "run.yaml", "output_dir=in_slurm", *STOPPED_RUN], env=environment, capture_output=True, text=True).stdout.strip()
+
+    def wait_until(condition, limit):
+        end = time.time() + limit
+        while time.time() < end and not condition():
+            time.sleep(0.05)
+        return condition()
+
+    def state():
+        return subprocess.run(["squeue", "-h", "-j", number, "-o", "%T", "-t", "all"], capture_output=True, text=True).stdout.strip()
+
+    running = wait_until(lambda: any(line.get("iteration") == 3 for line in shown("in_slurm")), 90)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", number])
+    ended = wait_until(lambda: state() in ("COMPLETED", "FAILED", "CANCELLED"), 240)
+    log = (WORK / "slurm.log").read_text() if running else ""
+    check("sbatch: USR1 saves, the job starts again and ends as if nothing had been", ended and "stopped by SIGUSR1" in log and "resumed from" in log
+          and weights("in_slurm") == whole, f"{number} {state()} {log[-2500:]}")
+    words = ["srun", "--mpi=pmix", "-n", "4", str(BUILD / "bin/af_train"), "run.yaml", "output_dir=in_srun", *STOPPED_RUN]
+    job = start(words)
+    wait_for(job, lambda: any(line.get("iteration") == 3 for line in shown("in_srun")), 90)
+    subprocess.run(["scancel", "--signal=TERM", "--name=af_train"])
+    code, output, _ = finish(job, 60)
+    check("srun: TERM to all ranks saves, 75", code == 75 and "stopped by SIGTERM" in output, f"{code} {output[-2000:]}")
+    code, output, _ = finish(start(words), 120)
+    check("srun: goes on to the same bits", code == 0 and weights("in_srun") == whole, f"{code} {output[-2000:]}")
+
+
 def many():
     code, output, seconds = train(64, "many", *sizes(tp=2, pp=4, cp=2, ep=8, etp=2), "stages.0.global_batch_size=32", "stages.1.global_batch_size=32", limit=240)
     train(1, "many_one", "stages.0.global_batch_size=32", "stages.1.global_batch_size=32")
@@ -289,7 +436,7 @@ def hosts():
 
 
 prepare()
-for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures) + ((many, hosts) if FULL else ()):
+for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures, stops, bad_steps, stragglers) + ((slurm, many, hosts) if FULL else ()):
     begin = time.time()
     part()
     print(f"  {part.__name__}: {time.time() - begin:.0f} s", flush=True)
