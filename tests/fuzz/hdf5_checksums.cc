@@ -1,9 +1,9 @@
 #include "tests/fuzz/hdf5_checksums.h"
 
+#include <fmt/format.h>
+
 #include <bit>
 #include <cstring>
-
-#include <fmt/format.h>
 
 namespace af::fuzz {
 namespace {

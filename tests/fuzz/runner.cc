@@ -22,9 +22,9 @@ namespace af::fuzz {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::int64_t kBatch = 250;         // mutations of a process
-constexpr std::int64_t kLibraryBatch = 20;   // of one that calls HDF5, which keeps state of files that it failed to open
-constexpr std::size_t kMostFailures = 10;    // of a target: then it ends
+constexpr std::int64_t kBatch = 250;        // mutations of a process
+constexpr std::int64_t kLibraryBatch = 20;  // of one that calls HDF5, which keeps state of files that it failed to open
+constexpr std::size_t kMostFailures = 10;   // of a target: then it ends
 
 long peak_megabytes() {
   rusage usage{};

@@ -29,8 +29,8 @@ std::vector<Target> data_targets();    // targets_data.cc
 std::vector<Target> launch_targets();  // targets_launch.cc
 Target checkpoint_target();            // target_checkpoint.cc
 
-Files read_files(const std::string& folder);  // with those of folders below it: "a/b.h5"
+Files read_files(const std::string& folder);                      // with those of folders below it: "a/b.h5"
 void write_files(const std::string& folder, const Files& files);  // the folder is emptied first
-std::string scratch_folder();  // of this process, made when it is not there
+std::string scratch_folder();                                     // of this process, made when it is not there
 
 }  // namespace af::fuzz

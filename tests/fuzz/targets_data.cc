@@ -1,7 +1,7 @@
 // Readers of data/: JSON, safetensors, tokenizers, Megatron's datasets, token datasets.
-#include <filesystem>
-
 #include <fmt/format.h>
+
+#include <filesystem>
 
 #include "core/error.h"
 #include "data/bpe_json.h"
