@@ -163,8 +163,11 @@ void Operation::missing(std::vector<int>& ranks) const {
       if (waits && later == (s.phase == Phase::results || s.phase == Phase::down) && std::find(ranks.begin(), ranks.end(), world) == ranks.end())
         ranks.push_back(world);
     }
-    if (!ranks.empty()) break;
+    if (!ranks.empty()) return;
   }
+  for (const Stream& s : streams_)  // begun by all, and stuck since
+    if (const int world = group->members[std::size_t(s.peer)]; !s.finished() && std::find(ranks.begin(), ranks.end(), world) == ranks.end())
+      ranks.push_back(world);
 }
 
 }  // namespace af::comm

@@ -92,7 +92,7 @@ struct Operation {
   bool advance();  // whether anything happened; at the end finished() holds. Throws InternalError on a mismatch.
   bool finished() const { return finished_; }
   void release_staging();
-  void missing(std::vector<int>& ranks) const;  // world ranks from which nothing came yet, or that took nothing
+  void missing(std::vector<int>& ranks) const;  // world ranks from which nothing came yet, or that took nothing; else: not all
   bool left_missing() const { return has_header() && !streams_[1].finished(); }
 
  private:

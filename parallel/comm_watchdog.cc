@@ -1,7 +1,10 @@
 // The part of the engine that keeps the flight recorder, and ends the job where an operation takes too long.
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "parallel/comm_engine.h"
+#include "parallel/comm_guard.h"
 
 namespace af::comm {
 namespace {
@@ -71,8 +74,8 @@ std::string Engine::late_message(const Operation& operation) const {
   std::sort(missing.begin(), missing.end());
   std::string ranks;
   for (int rank : missing) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
-  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive{}", h.str(), double(steady_ns() - operation.started) * 1e-9,
-                     missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks, whereabouts(missing));
+  return fmt::format("{} has not ended after {:.4g} s: {} {} did not arrive{}{}", h.str(), double(steady_ns() - operation.started) * 1e-9,
+                     missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks, whereabouts(missing), stopped_ranks(getppid()));
 }
 
 // The rank next to one that did not come knows for certain; the others, who wait for something further away, let it speak first.

@@ -71,7 +71,8 @@ def failures():
     with tempfile.TemporaryDirectory() as folder:
         code, output, took = run(4, "hanging", 2, folder)
         check("a hanging rank ends the job after the timeout", code not in (0, None) and 2 < took < 15 and
-              re.search(r"all_reduce #1 on axis world .* has not ended after 2\S* s: rank 1 did not arrive; rank 1 was last in all_reduce #0 on axis world",
+              re.search(r"all_reduce #1 on axis world .* has not ended after 2\S* s: rank 1 did not arrive; "
+                        r"rank 1 was last in all_reduce #0 on axis world [^;]*; rank 1 \(process \d+\) is stopped",
                         output), output + f"\n{took:.1f} s")
         check("each rank's flight record is there", sorted(os.listdir(folder)) == [f"rank-{r}.flight" for r in range(4)], str(os.listdir(folder)))
     for how, where in (("starting", "MPI_Init"), ("ending", "MPI_Finalize")):
