@@ -26,6 +26,7 @@ class Episode:
         self.layout = self.random.choice(list(LAYOUTS))
         self.ranks = LAYOUTS[self.layout][0]
         self.story, self.problems, self.skipped, self.must_say, self.undo = [], [], [], [], []
+        self.none_left, self.steps_after = False, 0
 
     def __str__(self):
         return f"{self.layout}: " + ", then ".join(self.story)
@@ -43,7 +44,7 @@ class Episode:
                 if hit is None:
                     break
                 met += [kind] * hit
-                if self.problems or not hit or self.must_say:
+                if self.problems or not hit or kind == "damage":
                     break
             if met and not self.problems:
                 self.finish()
@@ -53,10 +54,10 @@ class Episode:
         return met
 
     def finish(self):
-        job = self.runs.start(self.layout)
-        ended = job.wait(60)
-        job.clean_up()
-        output = job.output()
+        ended, job, output = self.run_on()
+        if self.none_left and ended and job.process.returncode == 2 and "none of 1 checkpoints can be read; to begin anew: --resume never" in output:
+            refusal, (ended, job, output) = output, self.run_on("--resume", "never")
+            output = refusal + output
         if not ended or job.process.returncode != 0:
             return self.problem(f"the run that goes on {'does not end' if not ended else f'ends with {job.process.returncode}'}", output)
         for pattern in self.must_say:
@@ -64,6 +65,12 @@ class Episode:
                 return self.problem(f"the run that goes on does not say /{pattern}/", output)
         for difference in self.reference.differences(self.folder):
             self.problem(difference)
+
+    def run_on(self, *words):
+        job = self.runs.start(self.layout, *words)
+        ended = job.wait(60)
+        job.clean_up()
+        return ended, job, job.output()
 
     def problem(self, text, output=""):
         self.problems.append(text + ("\n    | " + "\n    | ".join(tail(output)) if output else ""))
@@ -154,9 +161,10 @@ class Episode:
         if how != "remove":
             victim.write_bytes(data)
         self.story.append(f"{how} of {newest.name}/{victim.name}")
-        self.must_say.append(re.escape(newest.name))
-        if how != "remove" or victim.name != "manifest.json":  # without its manifest a folder is no checkpoint
-            self.must_say.append(re.escape(victim.name))
+        without_manifest = how == "remove" and victim.name == "manifest.json"  # then the folder is no checkpoint, but what a killed save leaves
+        if victim.name not in ("run.yaml", "config.json") and not without_manifest:  # going on needs nothing of these two; the bits alone must be right
+            self.must_say += [re.escape(newest.name), re.escape(victim.name)]
+            self.none_left = len(names) == 1
         return True
 
     def checkpoints(self):
@@ -181,16 +189,16 @@ class Episode:
         self.move(target, aside)
         target.mkdir()
         used = sum(-(-p.stat().st_size // 4096) * 4 for p in aside.rglob("*") if p.is_file() and not p.is_symlink())
-        kilobytes = used + self.random.randint(30, 900)
+        kilobytes = used + self.random.choice([self.random.randint(30, 900), self.random.randint(2000, 8000)])
         self.story.append(f"a disk with room for {kilobytes - used} kB")
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k,mode=0755", "tmpfs", target], check=True)
         self.undo.append(lambda: subprocess.run(["umount", "-l", target], check=False))
         if aside.exists():
             shutil.copytree(aside, target, symlinks=True, dirs_exist_ok=True)
         job = self.runs.start(self.layout)
-        Moment("line", r"No space left on device|Disk quota").wait_for(job, LIMIT + 15)
+        Moment("line", r"No space left on device|are free on this disk").wait_for(job, LIMIT + 15)
         subprocess.run(["mount", "-o", "remount,size=50m", target], check=True)  # somebody makes room
-        return self.ends(job, r"No space left on device|[Nn]ot enough (free )?space", may_finish=True)
+        return self.ends(job, r"No space left on device|\d+ bytes are free on this disk", may_finish=True)
 
     def unreadable(self):
         """As another user: what cannot be read or written is named."""
