@@ -213,7 +213,7 @@ def test_bad_input():
     refused("empty dataset", empty, "no document")
     refused("sequence longer than the data", run("af_train", config("long", replace=[("seq_length: 64", "seq_length: 1000000")])), "a.h5", "1000000")
     refused("a batch that does not divide", run("af_train", config("divide", replace=[("global_batch_size: 4", "global_batch_size: 3")])), "global_batch_size")
-    refused("tensor parallelism in one process", run("af_train", config("tp"), "parallel.tensor_model_parallel_size=4"), "TP 4")
+    refused("tensor parallelism in one process", run("af_train", config("tp"), "parallel.tensor_model_parallel_size=4"), "tensor_model_parallel_size 4")
 
     def corrupt(name, change):
         folder = WORK / name
