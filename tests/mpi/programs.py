@@ -281,6 +281,14 @@ def ranks_of(out):
     return found
 
 
+def listens(process):
+    """Whether it has begun main() as far as its handlers: before, a signal simply kills it."""
+    try:
+        return int(re.search(r"SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{process}/status").read_text())[1], 16) >> (signal.SIGUSR1 - 1) & 1
+    except OSError:
+        return False
+
+
 def wait_for(job, condition, limit=60):
     end = time.time() + limit
     while time.time() < end and job.poll() is None and not condition():
@@ -303,7 +311,7 @@ def stops():
     check("a run that nobody stops", code == 0, output)
     whole = weights("unstopped")
     at = {
-        "start": lambda out: len(ranks_of(out)) == 4,
+        "start": lambda out: len(ranks_of(out)) == 4 and all(listens(process) for process in ranks_of(out).values()),
         "step": lambda out: any(line.get("iteration") == 3 for line in shown(out)),
         "evaluation": lambda out: any(line.get("iteration") == 5 for line in shown(out)),
     }
@@ -311,7 +319,6 @@ def stops():
         out = f"stop_{what}"
         job = start(command(4, out, *STOPPED_RUN))
         check(f"{what}: the signal comes in time", wait_for(job, lambda: ready(out)))
-        time.sleep(0.1 if what == "start" else 0)
         job.send_signal(signal.SIGUSR1)  # which mpirun passes on
         code, output, _ = finish(job, 60)
         stopped = [e["iteration"] for e in shown(out) if e.get("event") == "stop"]
