@@ -247,8 +247,7 @@ std::vector<PublishedTensor> published_tensors(const ModelConfig& c) {
 namespace {
 
 // Everything that is wrong with a folder at once, before any weight is read.
-void check_import(const std::string& path, const SafetensorsFolder& folder, const ModelConfig& config) {
-  const ModelConfig theirs = read_hf_config(path);
+void check_import(const ModelConfig& theirs, const std::string& path, const SafetensorsFolder& folder, const ModelConfig& config) {
   std::vector<std::string> errors;
   compare_configs(config, theirs, errors);
   check_folder(folder, config, errors);
@@ -263,8 +262,9 @@ void check_import(const std::string& path, const SafetensorsFolder& folder, cons
 }  // namespace
 
 void stream_hf(const std::string& path, const ModelConfig& config, const TensorSink& sink) {
+  const ModelConfig theirs = read_hf_config(path);
   const SafetensorsFolder folder(path);
-  check_import(path, folder, config);
+  check_import(theirs, path, folder, config);
   std::vector<char> bytes, rows;
   for (const PublishedTensor& tensor : published_tensors(config)) {
     const std::int64_t cols = cols_of(tensor.shape), step = chunk_rows(cols);
@@ -279,8 +279,9 @@ void stream_hf(const std::string& path, const ModelConfig& config, const TensorS
 }
 
 void import_hf(const std::string& path, const ModelConfig& config, ParameterSet& set) {
+  const ModelConfig theirs = read_hf_config(path);
   const SafetensorsFolder folder(path);
-  check_import(path, folder, config);
+  check_import(theirs, path, folder, config);
   std::vector<char> bytes;
   for (Parameter& parameter : set.parameters()) {
     for (const Slab& slab : parameter.slabs) {
