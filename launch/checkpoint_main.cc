@@ -36,9 +36,9 @@ std::int64_t parse_size(const std::string& text) {
 
 // A folder of save_checkpoint, or the root that holds `latest`.
 std::string checkpoint_folder(const std::string& path) {
-  if (fs::exists(fs::path(path) / "state.json")) return path;
+  if (fs::exists(fs::path(path) / kManifestFile)) return path;
   const std::string latest = latest_checkpoint(path);
-  if (latest.empty()) user_error("{}: is no checkpoint of af_train (a folder with state.json), nor a folder of them with `latest`", path);
+  if (latest.empty()) user_error("{}: is no checkpoint of af_train (a folder with manifest.json), nor a folder of them with `latest`", path);
   return latest;
 }
 
@@ -138,7 +138,7 @@ int inspect_command(const Arguments& arguments) {
   const std::string& path = arguments.positionals()[0];
   if (path.ends_with(".safetensors")) {
     print_tensors(SafetensorsFile(path));
-  } else if (fs::exists(fs::path(path) / "config.json") && !fs::exists(fs::path(path) / "state.json")) {
+  } else if (fs::exists(fs::path(path) / "config.json") && !fs::exists(fs::path(path) / kManifestFile)) {
     describe_model(read_hf_config(path));
     const SafetensorsFolder folder(path);
     std::map<std::string, std::pair<std::int64_t, std::int64_t>> types;  // tensors, bytes

@@ -156,6 +156,40 @@ def test_training_and_resume():
     check("init.hf_checkpoint starts from the exported weights", started.returncode == 0 and steps_of("from_hf")[1]["lm_loss"] < steps[1]["lm_loss"] - 0.3, started.stderr)
 
 
+def test_checkpoint_tools():
+    """Damage is named, passed over by --resume auto, and never loaded; verify, diff, average, import, gc."""
+    checkpoints = WORK / "damaged" / "checkpoints"
+    whole = run("af_train", config("damaged"))
+    newest = sorted(checkpoints.glob("stage2-*"), key=lambda p: int(p.name.split("-")[1]))[-1]
+    verified = run("af_checkpoint", "verify", checkpoints)
+    check("verify: a whole checkpoint", whole.returncode == verified.returncode == 0, verified.stderr)
+    shutil.copytree(newest, WORK / "intact")
+    with open(newest / "shard-00000.h5", "r+b") as shard:
+        shard.seek(-5000, 2)
+        byte = shard.read(1)
+        shard.seek(-5000, 2)
+        shard.write(bytes([byte[0] ^ 1]))
+    verified = run("af_checkpoint", "verify", newest)
+    check("verify: one bit names file and tensor", verified.returncode == 1 and "shard-00000.h5" in verified.stderr and "model." in verified.stderr, verified.stderr)
+    check("a damaged checkpoint is not loaded", run("af_train", WORK / "damaged.yaml", "--resume", newest).returncode != 0)
+    again = run("af_train", WORK / "damaged.yaml")
+    check("--resume auto passes over it and says so", again.returncode == 0 and f"skipped the checkpoint damaged/checkpoints/{newest.name}" in again.stdout, again.stdout)
+    check("... and comes to the same checkpoint", run("af_checkpoint", "diff", "intact", newest).returncode == 0)
+    other = run("af_checkpoint", "diff", "intact", "seed/checkpoints/latest")
+    check("diff: another seed", other.returncode == 1 and "lm_head.weight" in other.stdout, other.stdout)
+    mean = run("af_checkpoint", "average", "intact", "intact", "mean")
+    check("average: of a checkpoint with itself", mean.returncode == 0 and run("af_checkpoint", "diff", "intact", "mean").returncode == 0, mean.stderr)
+    started = run("af_train", config("from_mean", replace=[("stages:", "init: {checkpoint: mean}\nstages:")]))
+    check("training begins from an average", started.returncode == 0, started.stderr)
+    exported = run("af_checkpoint", "export-hf", "mean", "hf_mean", "--dtype", "float32")
+    imported = run("af_checkpoint", "import-hf", "hf_mean", "imported")
+    check("import-hf: the weights again", exported.returncode == imported.returncode == run("af_checkpoint", "diff", "imported", "intact").returncode == 0, imported.stderr)
+    (checkpoints / "stage2-99.tmp").mkdir()
+    removed = run("af_checkpoint", "gc", checkpoints, "--keep", "1")
+    left = sorted(p.name for p in checkpoints.iterdir() if "-" in p.name)
+    check("gc: leftovers and old ones go, stage ends stay", removed.returncode == 0 and len(left) == 3 and newest.name in left, f"{left} {removed.stdout}")
+
+
 def test_packing_and_replay():
     """best_fit in stage 2: masked tokens are reported, a resumed run is bit-equal, and any step's documents can be named."""
     packed = [("rope_theta: 40000", "rope_theta: 40000\n    packing: best_fit"), ("seq_length: 128", "seq_length: 300")]
@@ -355,6 +389,7 @@ def main():
         make_data()
         test_training_and_resume()
         test_what_a_run_keeps()
+        test_checkpoint_tools()
         test_packing_and_replay()
         test_bad_input()
         test_plans_of_layouts()
