@@ -97,9 +97,8 @@ H5Handle file_access() {
   return access;
 }
 
-// Refuses a file whose metadata have no checksums (superblocks of version 0 to 2): damaged, it would crash the library in the middle
-// of a run. Where they have, no accident gets that far: bytes that are not as they were written are an error of the library.
-void check_superblock(const std::string& path) {
+// The version of the file's superblock. Refuses what is no HDF5 file.
+int superblock_version(const std::string& path) {
   constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
   int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) user_error("{}: cannot be opened: {}", path, std::strerror(errno));
@@ -109,11 +108,7 @@ void check_superblock(const std::string& path) {
   if (n != ssize_t(sizeof head) || std::string_view(head, kSignature.size()) != kSignature) {
     user_error("{}: not an HDF5 file, or one whose beginning is lost", path);
   }
-  if (const int version = static_cast<unsigned char>(head[kSignature.size()]); version < 3) {
-    user_error(
-        "{}: HDF5 metadata without checksums (superblock {}), as h5py writes by default; write it with h5py.File(..., libver='v110') or newer", path,
-        version);
-  }
+  return static_cast<unsigned char>(head[kSignature.size()]);
 }
 
 H5Handle open_object(const H5Handle& file, const std::string& path, const std::string& name) {
@@ -301,9 +296,11 @@ H5File H5File::create(const std::string& path) {
   return H5File(std::move(file), path, true);
 }
 
+bool H5File::has_checksums(const std::string& path) { return superblock_version(path) >= 3; }
+
 H5File H5File::open(const std::string& path) {
   silence();
-  check_superblock(path);
+  superblock_version(path);
   H5Handle access = file_access();
   H5Handle file = handle<H5Fclose>(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id()));
   if (file.id() < 0) fail(path, "the HDF5 file is damaged or was not written to its end");

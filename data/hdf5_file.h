@@ -66,7 +66,10 @@ class H5Dataset {
 class H5File {
  public:
   static H5File create(const std::string& path);  // anew: what was there is lost
-  static H5File open(const std::string& path);    // for reading; UserError also where the metadata have no checksums
+  // Whether the file's metadata have checksums (superblock 3, libver v110), so that damage is an error of the library. Others, as h5py
+  // writes them by default, can crash it where they are damaged: read them in a child process first (launch/dataset_check.h).
+  static bool has_checksums(const std::string& path);
+  static H5File open(const std::string& path);    // for reading
   const std::string& path() const { return path_; }
 
   bool has(const std::string& name) const;                         // a group or dataset by its path

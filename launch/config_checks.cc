@@ -10,6 +10,7 @@
 #include "data/hdf5_file.h"
 #include "data/token_dataset.h"
 #include "data/tokenizer.h"
+#include "launch/dataset_check.h"
 
 namespace af {
 
@@ -36,6 +37,8 @@ std::vector<std::string> data_problems(const Config& config) {
   const auto check = [&](const DataSource& source, const StageConfig& stage) {
     if (!seen.insert(fmt::format("{} {}", source.path, stage.seq_length)).second) return;
     try {
+      if (!H5File::has_checksums(source.path))
+        if (std::vector<std::string> damage = problems_in_child(source.path, seconds_to_read(source.path)); !damage.empty()) throw UserError(damage[0]);
       check_vocabulary(source.path, config.model.vocab_size);
       const std::int64_t tokens = H5File::open(source.path).dataset("/tokens").rows();
       if (tokens < stage.seq_length)

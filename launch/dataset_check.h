@@ -2,7 +2,7 @@
 // memory where a file's metadata are damaged and their checksums are not (files made so by intent); no check before it reads the
 // file can know that. What happens to the child is a problem of the file, with a message like the others.
 //
-// Training needs no child: it refuses files without checksums of their metadata (H5File::open), which lets no accident through.
+// Training needs one only for files without checksums of their metadata (H5File::has_checksums): where they have, no accident gets that far.
 #pragma once
 #include <string>
 #include <vector>

@@ -215,6 +215,7 @@ Files token_sample(int documents, int longest, bool roles) {
 }
 
 std::string everything_of(const std::string& path) {
+  if (!H5File::has_checksums(path)) user_error("{}: a child process would read it first", path);  // as data_problems() has it
   TokenDataset dataset(path);
   const std::int64_t n = dataset.num_tokens();
   if (n > 10'000'000) user_error("{}: {} tokens are more than the test reads", path, n);
