@@ -21,7 +21,7 @@ output_dir: OUT
 model: {model_type: qwen3, vocab_size: 8192, hidden_size: 512, num_hidden_layers: 12, num_attention_heads: 8, num_key_value_heads: 4, head_dim: 64,
         intermediate_size: 1536, max_position_embeddings: 256, tie_word_embeddings: false, rope_theta: 10000}
 stages:
-  - {name: s, seq_length: 256, train_iters: ITERS, global_batch_size: 4, micro_batch_size: 1, lr: {lr: 1e-4, min_lr: 1e-5}, data: [{path: d.h5}]}
+  - {name: s, seq_length: 64, train_iters: ITERS, global_batch_size: 1, micro_batch_size: 1, lr: {lr: 1e-4, min_lr: 1e-5}, data: [{path: d.h5}]}
 checkpoint: {save_interval: EVERY, keep: 1, async_save: ASYNC}
 runtime: {peak_tflops: 1}
 """
@@ -54,7 +54,7 @@ def dd(**operands):
 
 
 def main():
-    (WORK / "d.jsonl").write_text("".join(json.dumps({"text": f"{i} " * 2000}) + "\n" for i in range(50)))
+    (WORK / "d.jsonl").write_text("".join(json.dumps({"text": f"{i} " * 200}) + "\n" for i in range(50)))
     program("af_data", "tokenize", "--tokenizer", "bytes", "--input", "d.jsonl", "--output", "d.h5")
     saves = [line["seconds"] for line in train("sync", RUNS, 1, False) if line.get("event") == "checkpoint"]
     shard = next((WORK / "sync/checkpoints/latest/").glob("shard-*.h5"))
