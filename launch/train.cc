@@ -129,9 +129,11 @@ int main(int argc, char** argv) {
   command.run = [&](const Arguments& arguments) {
     try {
       return train(arguments, job, start);
-    } catch (const UserError&) {
+    } catch (const UserError& error) {
       if (job.rank == 0) throw;
-      return kExitUsage;  // every rank finds the same mistake, and one says so
+      // Most mistakes are found by every rank: the first says so and ends the job meanwhile. What this one alone has met it says itself.
+      std::this_thread::sleep_for(std::chrono::seconds(3));
+      throw UserError(fmt::format("rank {}: {}", job.rank, error.what()));
     }
   };
   return run_program({"af_train", "trains Qwen3 models in stages", {command}}, argc, argv);
