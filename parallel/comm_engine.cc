@@ -48,8 +48,8 @@ Engine::~Engine() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
+    transport_->wake();  // under the lock: the thread that sees it destroys the transport
   }
-  transport_->wake();
   thread_.join();
 }
 
