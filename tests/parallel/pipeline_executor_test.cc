@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "parallel/comm_threads.h"
+#include "tests/parallel/thread_sanitizer.h"
 
 namespace af {
 namespace {
@@ -289,6 +290,7 @@ TEST(PipelineExecutor, IdleSharesAreMeasured) {
 
 // Mutant: a wait that returns at once. Some number must differ, or these tests could not see it.
 TEST(PipelineExecutor, ASkippedWaitIsSeen) {
+  if (test::kRacesAreErrors) return;
   const ScheduleShape shape = {ScheduleKind::one_f_one_b, 2, 1, 4};
   const std::vector<Matrix> expected = serial(2, 4);
   ThreadOptions options;
