@@ -94,6 +94,7 @@ Json read_json(const CheckpointReader& reader, const char* name) { return Json::
 
 TrainingState read_checkpoint(const std::string& path, const CheckpointParts& parts) {
   CheckpointReader reader(path);
+  for (const char* file : {"config.json", "run.yaml"}) reader.file(file);  // what stands in them is for people and tools; damage is damage
   const Json json = read_json(reader, "state.json");
   const JsonView j(json, path + "/state.json");
   TrainingState state = state_of(j);

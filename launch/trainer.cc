@@ -124,6 +124,11 @@ bool Trainer::resume(const RunOptions& options) {
   for (const std::string& path : candidates) {
     try {
       resume_from(path);
+      // A job that was killed between publishing it and this, or whose newest one is damaged.
+      const std::string root = config_.output_dir + "/checkpoints", name = std::filesystem::path(path).filename().string();
+      together(world_, [&] {
+        if (speaks() && std::filesystem::path(latest_checkpoint(root)).filename() != name) point_latest(root, name);
+      });
       return true;
     } catch (const DamagedCheckpoint& error) {
       last = error.what();

@@ -162,7 +162,7 @@ class Episode:
             victim.write_bytes(data)
         self.story.append(f"{how} of {newest.name}/{victim.name}")
         without_manifest = how == "remove" and victim.name == "manifest.json"  # then the folder is no checkpoint, but what a killed save leaves
-        if victim.name not in ("run.yaml", "config.json") and not without_manifest:  # going on needs nothing of these two; the bits alone must be right
+        if not without_manifest:
             self.must_say += [re.escape(newest.name), re.escape(victim.name)]
             self.none_left = len(names) == 1
         return True
