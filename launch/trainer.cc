@@ -44,13 +44,6 @@ std::vector<SourceSpec> sources_of(const StageConfig& stage) {
 
 }  // namespace
 
-template <class... Args>
-void Trainer::say(fmt::format_string<Args...> format, Args&&... args) const {
-  if (!speaks()) return;
-  fmt::print(format, std::forward<Args>(args)...);
-  std::fflush(stdout);
-}
-
 void Trainer::write(const JsonLine& line) {
   if (metrics_) metrics_->write(line);
 }
@@ -293,14 +286,6 @@ int Trainer::end_early() {
   return kExitRequeue;
 }
 
-void Trainer::report(const StepMetrics& metrics) {
-  if (!speaks()) return;
-  ledger_->step(state_.iteration, state_.stream);
-  metrics_->write(metrics);
-  if (tensorboard_) tensorboard_->write(metrics);
-  window_.add(metrics);
-}
-
 StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
   auto begin = std::chrono::steady_clock::now();
   waited_before_ = world_.seconds_waited();
@@ -360,77 +345,6 @@ void Trainer::report_bad_step(const StageConfig& stage, const Stage& current, co
             .add("loss_is_finite", bool(std::isfinite(metrics.lm_loss))).add("sequences", documents_json(contents, bad)));
 }
 
-void Trainer::gather_measures(StepMetrics& metrics, std::chrono::steady_clock::time_point begin) {
-  const Mesh& mesh = model_->mesh();
-  double memory = double(peak_resident_bytes());
-  stop_ = own_stop(TimeLimit::Next::step);
-  if (world_.size() > 1) {
-    const double waited = world_.seconds_waited() - waited_before_;
-    const std::size_t own_time = std::size_t(kAxes + mesh.shape.pp + world_.rank());
-    AxisBytes sent = world_.bytes();
-    std::vector<double> sums(std::size_t(kAxes + mesh.shape.pp + world_.size()));
-    sums[own_time] = seconds_since(begin) - waited;
-    double most[] = {memory, double(stop_)};
-    for (int a = 0; a < kAxes; ++a) sums[std::size_t(a)] = double(sent.sent[std::size_t(a)] - sent_before_.sent[std::size_t(a)]);
-    sent_before_ = sent;
-    sums[std::size_t(kAxes + mesh.position.pp)] = model_->executor().idle_share() * mesh.shape.pp / world_.size();
-    Pending adding = world_.all_reduce(Tensor(sums.data(), DType::f64, {std::int64_t(sums.size())}));
-    Pending comparing = world_.all_reduce(Tensor(most, DType::f64, {2}), Reduction::max);
-    adding.wait();
-    comparing.wait();
-    memory = most[0], stop_ = int(most[1]);
-    auto bytes = [&](Axis axis) { return std::int64_t(sums[std::size_t(axis)]); };
-    metrics.comm_bytes = {bytes(Axis::tp), bytes(Axis::cp), bytes(Axis::ep) + bytes(Axis::etp), bytes(Axis::dp) + bytes(Axis::edp), bytes(Axis::pp)};
-    if (mesh.shape.pp > 1) metrics.pipeline_idle.assign(sums.begin() + kAxes, sums.begin() + kAxes + mesh.shape.pp);
-    report_times(metrics, std::span(sums).subspan(std::size_t(kAxes + mesh.shape.pp)));
-  }
-  metrics.memory_bytes = std::int64_t(memory);
-}
-
-void Trainer::report_times(StepMetrics& metrics, std::span<const double> seconds) {
-  if (!speaks()) return;
-  std::vector<double> sorted(seconds.begin(), seconds.end());
-  std::sort(sorted.begin(), sorted.end());
-  const auto slowest = std::max_element(seconds.begin(), seconds.end()) - seconds.begin();
-  metrics.rank_times = {sorted[(sorted.size() - 1) / 2], sorted.back(), int(slowest)};
-  for (const Straggler& s : stragglers_.add(seconds)) {
-    say(" rank {} ({}) is slow: it computes {:.3g} s a step, the median of its pipeline stage is {:.3g} s ({} steps)\n", s.rank, s.host, s.seconds,
-        s.median, Stragglers::kSteps);
-    write(event("straggler").add("iteration", state_.iteration).add("rank", s.rank).add("host", s.host).add("seconds", s.seconds).add("median", s.median));
-  }
-}
-
-// Losses of the routers and tokens per expert; the step's counts become the previous ones.
-void Trainer::report_router(const StageConfig& stage, StepMetrics& metrics) {
-  double balance = 0, current_f = 0, z = 0, tokens = 0, squares = 0, experts = 0, dropped = 0, in_rounds = 0;
-  TokensPerExpert load{INFINITY, 0, 0};
-  for (const RouterStatistics& layer : model_->router_statistics()) {
-    if (layer.counts.empty()) continue;
-    balance += layer.balance_loss_sum / layer.micro_batches;
-    z += layer.z_loss_sum / layer.micro_batches;
-    dropped += layer.dropped;
-    in_rounds += layer.in_rounds;
-    current_f += layer.loss_with_current_counts(stage.moe);
-    for (std::int64_t n : layer.counts) {
-      load.min = std::min(load.min, double(n));
-      load.max = std::max(load.max, double(n));
-      tokens += double(n);
-      squares += double(n) * double(n);
-      experts += 1;
-    }
-  }
-  model_->end_router_step();
-  if (experts == 0) return;
-  double mean = tokens / experts;
-  load.cv = std::sqrt(std::max(0.0, squares / experts - mean * mean)) / mean;
-  metrics.tokens_per_expert = load;
-  if (stage.moe.capacity_factor) metrics.tokens_dropped = dropped;
-  if (const MeshShape& mesh = model_->mesh().shape; mesh.ep > 1 || mesh.etp > 1) metrics.experts_in_rounds = in_rounds;
-  if (stage.moe.type != BalanceType::none) metrics.load_balancing_loss = balance;
-  if (stage.moe.type == BalanceType::global_aux_loss) metrics.load_balancing_loss_current_f = current_f;
-  if (stage.moe.z_loss_coeff != 0) metrics.z_loss = z;
-}
-
 bool Trainer::validate(Stage& current) {
   const auto results = current.validation.run(*model_, [&] { return stop_wanted(TimeLimit::Next::moment); });
   if (!results) return false;
@@ -468,13 +382,6 @@ bool Trainer::report_save(const std::optional<SaveOutcome>& outcome) {
   write(event("checkpoint").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path)
             .add("seconds", outcome->seconds).add("blocked_seconds", outcome->blocked_seconds));
   return true;
-}
-
-double Trainer::remaining_flops(const StageConfig& stage) const {
-  double tokens = double(stage.train_iters() - state_.stage_iteration) * double(stage.tokens_per_iteration());
-  for (std::size_t i = std::size_t(state_.stage) + 1; i < config_.stages.size(); ++i)
-    tokens += double(config_.stages[i].train_iters()) * double(config_.stages[i].tokens_per_iteration());
-  return tokens * flops_per_token_;
 }
 
 }  // namespace af

@@ -72,7 +72,11 @@ class Trainer {
   bool speaks() const { return world_.rank() == 0; }
   void write(const JsonLine& line);
   template <class... Args>
-  void say(fmt::format_string<Args...> format, Args&&... args) const;
+  void say(fmt::format_string<Args...> format, Args&&... args) const {
+    if (!speaks()) return;
+    fmt::print(format, std::forward<Args>(args)...);
+    std::fflush(stdout);
+  }
 
   const Config& config_;
   Comm world_;
