@@ -112,7 +112,7 @@ def differs(out, reference="one", first=1):
     for i, step in ours.items():
         if i < first:
             continue
-        for key, bound in (("lm_loss", 1e-5), ("grad_norm", 1e-4), ("load_balancing_loss", 1e-5), ("params_norm", 1e-5)):
+        for key, bound in (("lm_loss", 1e-5), ("grad_norm", 1e-4), ("load_balancing_loss", 1e-4), ("params_norm", 1e-5)):
             if not abs(step[key] - theirs[i][key]) <= bound * abs(theirs[i][key]):
                 return f"iteration {i}: {key} {step[key]}, one process {theirs[i][key]}"
         routed = [o[i].get("tokens_per_expert") or {} for o in (ours, theirs)]  # rounding may send a token to another expert
