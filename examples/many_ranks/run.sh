@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A cluster's layout on one machine: run.sh [RANKS] (default 256; a multiple of 16), then the same on one process, and compares the losses.
+# A cluster's layout on one machine: run.sh [RANKS] (default 256; a multiple of 64), then the same on one process, and compares the losses.
 # Needs the built programs (cmake --workflow --preset cpu) and some 5 GB of memory for 256 ranks. Writes to examples/many_ranks/out.
 set -euo pipefail
 cd "$(dirname "$0")"
