@@ -104,19 +104,20 @@ def tensors(out, checkpoint="latest"):
     return [shard.read_bytes() for shard in sorted((WORK / out / "checkpoints" / checkpoint).glob("shard-*.h5"))]
 
 
-def differs(out, reference="one", first=1):
-    """What is not one process's, within the bounds of fp32; "": nothing."""
+def differs(out, reference="one", first=1, flips=False):
+    """What is not one process's, within the bounds of fp32; "": nothing. flips: rounding may send a few tokens to other experts."""
     ours, theirs = steps(out), steps(reference)
     if [i for i in theirs if i >= first] != [i for i in ours if i >= first]:
         return f"iterations {list(ours)}"
     for i, step in ours.items():
         if i < first:
             continue
-        for key, bound in (("lm_loss", 1e-5), ("grad_norm", 1e-4), ("load_balancing_loss", 1e-4), ("params_norm", 1e-5)):
+        for key, bound in (("lm_loss", 1e-5), ("grad_norm", 1e-4), ("load_balancing_loss", 1e-4 if flips else 1e-5), ("params_norm", 1e-5)):
             if not abs(step[key] - theirs[i][key]) <= bound * abs(theirs[i][key]):
                 return f"iteration {i}: {key} {step[key]}, one process {theirs[i][key]}"
-        routed = [o[i].get("tokens_per_expert") or {} for o in (ours, theirs)]  # rounding may send a token to another expert
-        if any(abs(a - b) > max(0.005 * b, 2 if key != "cv" else 0) for (key, a), b in zip(routed[0].items(), routed[1].values(), strict=True)):
+        routed = [o[i].get("tokens_per_expert") or {} for o in (ours, theirs)]
+        room = lambda key, b: max(0.005 * b, 2 if key != "cv" else 0) if flips else 0
+        if any(abs(a - b) > room(key, b) for (key, a), b in zip(routed[0].items(), routed[1].values(), strict=True)):
             return f"iteration {i}: tokens_per_expert {routed[0]}, one process {routed[1]}"
         for key in ("consumed_samples", "consumed_tokens", "learning_rate", "packing_utilization"):
             if step.get(key) != theirs[i].get(key):
@@ -421,7 +422,7 @@ def many():
     code, output, seconds = train(64, "many", *sizes(tp=2, pp=4, cp=2, ep=8, etp=2), "stages.0.global_batch_size=32", "stages.1.global_batch_size=32", limit=240)
     train(1, "many_one", "stages.0.global_batch_size=32", "stages.1.global_batch_size=32")
     check(f"64 ranks within 2 minutes ({seconds:.0f} s)", code == 0 and seconds < 120, output[-2000:])
-    check("64 ranks: one process's numbers", not differs("many", "many_one"), differs("many", "many_one"))
+    check("64 ranks: one process's numbers", not differs("many", "many_one", flips=True), differs("many", "many_one", flips=True))
 
 
 def hosts():
