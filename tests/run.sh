@@ -3,7 +3,7 @@
 #   tests/run.sh                  style, unit tests, SIMT emulator, ranks under mpirun, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
 #   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus)
-# The last line is "N passed, N failed, N skipped"; each skip says why.
+# Every failure is listed again at the end; the last line is "N passed, N failed, N skipped"; each skip says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD build=$PWD/build/cpu
@@ -24,13 +24,33 @@ for suite in $full; do
   [[ " $full_suites " == *" $suite "* ]] || { echo "tests/run.sh: no suite $suite; there are: $full_suites" >&2; exit 2; }
 done
 
-passed=0 failed=0 skipped=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-begin() { echo; echo "== $1"; started=$SECONDS; }
+passed=0 failed=0 skipped=0 suite_name=packages
+log=$(mktemp) failures=$(mktemp)
+trap 'rm -f "$log" "$failures"' EXIT
+begin() { echo; echo "== $1"; suite_name=$1 started=$SECONDS; : >"$log"; }
 # add PASSED FAILED SKIPPED
-add() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); echo "-- $1 passed, $2 failed, $3 skipped ($((SECONDS - started)) s)"; }
+add() {
+  passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
+  echo "-- $1 passed, $2 failed, $3 skipped ($((SECONDS - started)) s)"
+  [ "$2" -eq 0 ] || remember "$2"
+}
 skip() { echo "skipped: $1"; add 0 0 1; }
+# What $log says of the failures, for the end: the lines that begin one, each with some after it; without such lines, its last ones.
+remember() {
+  local begins='^FAILED|^\[  FAILED  \]|: Failure$|, [1-9][0-9]* failed \('
+  echo "$suite_name: $1 failed" >>"$failures"
+  {
+    grep -E -A 10 "$begins" "$log" | head -n 60
+    grep -qE "$begins" "$log" && ! grep -q '^FAILED: .* ended with status' "$log" || tail -n 15 "$log"
+  } | cut -c1-240 | sed 's/^/  /' >>"$failures"
+}
+# The last lines of the output; whether nothing failed.
+summary() {
+  echo
+  if [ $failed -gt 0 ]; then echo "== what failed"; cat "$failures"; fi
+  echo "$passed passed, $failed failed, $skipped skipped"
+  [ $failed -eq 0 ]
+}
 
 # A GoogleTest program: quiet where it passes, its failures and skips with their reasons where not.
 gtest() {
@@ -40,7 +60,7 @@ gtest() {
   p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
   f=$(sed -n 's/^ *\([0-9]*\) FAILED TESTS\{0,1\}$/\1/p' "$log" | tail -n 1)
   s=$(grep -c '^\[  SKIPPED \] .*ms)' "$log" || true)
-  if [ $status -ne 0 ] && [ -z "$f" ]; then echo "$1 ended with status $status"; f=1; fi
+  if [ $status -ne 0 ] && [ -z "$f" ]; then echo "FAILED: $1 ended with status $status" | tee -a "$log"; f=1; fi
   add "${p:-0}" "${f:-0}" "${s:-0}"
 }
 # gtests BUILD_DIR NAME: all of them.
@@ -58,12 +78,12 @@ script() {
   "$@" 2>&1 | tee "$log" | grep -v '^[0-9]* passed, [0-9]* failed, [0-9]* skipped$'
   status=${PIPESTATUS[0]}
   line=$(grep '^[0-9]* passed, [0-9]* failed, [0-9]* skipped$' "$log" | tail -n 1)
-  if [ -z "$line" ]; then echo "$1 ended with status $status and without a count"; add 0 1 0; return; fi
+  if [ -z "$line" ]; then echo "FAILED: $1 ended with status $status and without a count" | tee -a "$log"; add 0 1 0; return; fi
   read -r p _ f _ s _ <<<"$line"
-  [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || { echo "$1 ended with status $status"; f=1; }
+  [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || { echo "FAILED: $1 ended with status $status" | tee -a "$log"; f=1; }
   add "$p" "$f" "$s"
 }
-must() { "$@" || { echo "$* failed"; echo "$passed passed, $((failed + 1)) failed, $skipped skipped"; exit 1; }; }
+must() { "$@" || { echo "$* failed"; failed=$((failed + 1)); remember 1; summary; exit 1; }; }
 quietly() { "$@" >"$log" 2>&1 || { cat "$log"; return 1; }; }
 
 oracle_python() {
@@ -143,9 +163,7 @@ for suite in $full; do
     faults) begin "faults: 200"; script python3 tests/faults/run.py "$build" --full ;;
     long-context) begin "long-context: 131,072 tokens in one process"; script python3 tests/launch/long_context.py "$build/bin" ;;
     corpus) begin "corpus: 1 GB"; script python3 tests/data/corpus_suite.py "$build/bin" --full ;;
-    quickstart) begin "quickstart"; if examples/quickstart/run.sh; then add 1 0 0; else add 0 1 0; fi ;;
+    quickstart) begin "quickstart"; if examples/quickstart/run.sh 2>&1 | tee "$log"; then add 1 0 0; else add 0 1 0; fi ;;
   esac
 done
-echo
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+summary

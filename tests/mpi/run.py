@@ -38,7 +38,7 @@ def check(what, good, output):
         passed += 1
     else:
         failed += 1
-        print(f"{what}:\n{output}")
+        print(f"FAILED: {what}\n{output}", flush=True)
 
 
 def operations():
