@@ -26,6 +26,7 @@ WRAPPERS = {  # a third-party header enters in these files only
     r"zlib\.h": {"data/gzip_stream.cc"},
     r"zstd.*\.h": {"data/zstd_stream.cc"},
     r"xxhash\.h": {"data/hash.cc"},
+    r"curl/.*": {"data/synthesis/http_client.cc"},
     r"cuda.*\.h": {"core/kernel.h"},
 }
 TOP_LEVEL = {"CMakeLists.txt", "CMakePresets.json", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "LICENSE", "tests", "examples", *LAYERS}
