@@ -4,6 +4,9 @@
 
 #include <fmt/format.h>
 
+#include "core/ops/elementwise.h"
+#include "models/kv_cache.h"
+
 namespace af {
 namespace {
 
@@ -37,7 +40,8 @@ Parameter head_norm_parameter(const ModelConfig& c, const ModelParallel& paralle
 }  // namespace
 
 Attention::Attention(const ModelConfig& c, const ModelParallel& parallel, std::int64_t layer, ParameterSet& set)
-    : query_heads_(c.num_attention_heads / parallel.mesh.shape.tp),
+    : layer_(layer),
+      query_heads_(c.num_attention_heads / parallel.mesh.shape.tp),
       key_heads_(parallel.key_heads(c).size()),
       head_dim_(c.head_dim),
       eps_(c.rms_norm_eps),
@@ -65,10 +69,23 @@ void Attention::queries_and_keys(const Pass& pass, const RopeTables& rope, Saved
   head_norm_rope(pass.context, heads(saved.qkv, query_heads_, key_heads_), norm_rope(pass, rope, *k_norm_), saved.k, saved.k_rstd);
 }
 
+void Attention::remember(const Pass& pass, const Saved& saved) const {
+  const Tensor keys = pass.cache->keys(layer_), vals = pass.cache->values(layer_);
+  for (const AttentionSegment& d : pass.batch.documents) {
+    const std::int64_t begin = d.k_end - (d.q_end - d.q_begin);
+    convert(pass.context, saved.k.slice_rows(d.q_begin, d.q_end), keys.slice_rows(begin, d.k_end));
+    convert(pass.context, values(saved).slice_rows(d.q_begin, d.q_end), vals.slice_rows(begin, d.k_end));
+  }
+}
+
 void Attention::core(const Pass& pass, const Saved& saved) const {
   const Context& c = pass.context;
   double scale = 1 / std::sqrt(double(head_dim_));
   Tensor o = saved.o.view({saved.o.rows(), query_heads_, head_dim_});
+  if (pass.cache) {
+    remember(pass, saved);
+    return attention_forward(c, saved.q, pass.cache->keys(layer_), pass.cache->values(layer_), pass.batch.documents, scale, o, saved.lse);
+  }
   if (!pass.batch.context) return attention_forward(c, saved.q, saved.k, values(saved), pass.batch.documents, scale, o, saved.lse);
   Arena::Scope scope(c.scratch);
   KeyExchange keys(c, cp_, *pass.batch.context, saved.k), vals(c, cp_, *pass.batch.context, values(saved));

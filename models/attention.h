@@ -32,13 +32,15 @@ class Attention {
  private:
   HeadNormRope norm_rope(const Pass& pass, const RopeTables& rope, const Parameter& norm) const;
   void queries_and_keys(const Pass& pass, const RopeTables& rope, Saved& saved) const;
+  // The batch's keys and values to the ends of their documents in the cache.
+  void remember(const Pass& pass, const Saved& saved) const;
   // o and lse from saved.q, saved.k and the values in saved.qkv.
   void core(const Pass& pass, const Saved& saved) const;
   void core_backward(const Pass& pass, const Saved& saved, const Tensor& d_o, const Tensor& dq, const Tensor& dk, const Tensor& dv) const;
   Tensor values(const Saved& saved) const { return heads(saved.qkv, query_heads_ + key_heads_, key_heads_); }
   Tensor heads(const Tensor& qkv, std::int64_t begin, std::int64_t count) const;  // [T, count, D] of qkv
 
-  std::int64_t query_heads_, key_heads_, head_dim_;
+  std::int64_t layer_, query_heads_, key_heads_, head_dim_;
   double eps_;
   Comm cp_;
   ColumnParallelLinear qkv_;

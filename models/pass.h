@@ -16,6 +16,8 @@
 
 namespace af {
 
+class KeyValueCache;
+
 // S sequences of packed documents side by side: attention is block-diagonal, positions restart per document.
 struct MicroBatch {
   Tensor tokens, targets, positions;            // [T] int32; target -1: not counted
@@ -56,9 +58,10 @@ struct Pass {
   ParameterGatherer* gatherer = nullptr;  // whose values come while the forward goes on
   GradientReducer* reducer = nullptr;     // the last micro-batch: is told which gradients are complete
   DelayedGradients* delayed = nullptr;    // zero bubble: takes the weight gradients of this backward
+  KeyValueCache* cache = nullptr;         // evaluate: the documents' key ranges are its rows, whose last ones are this batch's
 
   Pass with(Arena& keep_in, Arena& routed_in, Mode other) const {
-    return {context, batch, keep_in, routed_in, other, recompute, balance, micro_batches, gatherer, reducer, delayed};
+    return {context, batch, keep_in, routed_in, other, recompute, balance, micro_batches, gatherer, reducer, delayed, cache};
   }
   // Memory for what a weight gradient needs: scratch, or the slot's own where it is delayed.
   Arena& lasting() const { return delayed ? keep : context.scratch; }

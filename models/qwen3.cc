@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
 
 namespace af {
 namespace {
@@ -197,23 +198,42 @@ void Qwen3Model::backward_weight(const Pass& pass, Saved& saved) {
   complete_all(pass);
 }
 
+Tensor Qwen3Model::evaluate_layers(const Pass& pass, Tensor x, Tensor other) {
+  for (std::int64_t i = stage_.begin; i < stage_.end; ++i) {
+    Arena::Scope transient_scope(transient_);
+    layer(i).forward(chunk_pass(pass, Mode::evaluate, false), rope_, x, statistics(i), transient_saved_[std::size_t(i - stage_.begin)], other);
+    std::swap(x, other);
+  }
+  return x;
+}
+
 void Qwen3Model::evaluate(const Pass& pass, const Tensor& token_loss, const Tensor& logits, const Tensor& input, const Tensor& output) {
   const Context& c = pass.context;
   Arena::Scope scope(c.scratch);
   Shape shape = {local_tokens(pass.batch), config_.hidden_size};
-  Tensor x = c.scratch.tensor(shape, set_.dtype()), y = c.scratch.tensor(shape, set_.dtype());
-  if (embedding_) embedding_->forward(c, pass.batch.tokens, x);
-  else convert(c, input, x);
-  for (std::int64_t i = stage_.begin; i < stage_.end; ++i) {
-    Arena::Scope transient_scope(transient_);
-    layer(i).forward(chunk_pass(pass, Mode::evaluate, false), rope_, x, statistics(i), transient_saved_[std::size_t(i - stage_.begin)], y);
-    std::swap(x, y);
-  }
+  Tensor first = c.scratch.tensor(shape, set_.dtype()), second = c.scratch.tensor(shape, set_.dtype());
+  if (embedding_) embedding_->forward(c, pass.batch.tokens, first);
+  else convert(c, input, first);
+  Tensor x = evaluate_layers(pass, first, second), y = x.data == first.data ? second : first;
   if (!head_) return convert(c, x, output);
   Tensor rstd = c.scratch.tensor({shape[0]}, accumulator_of(set_.dtype()));
   rms_norm(c, x, norm_->value, config_.rms_norm_eps, y, rstd);
   head_->forward(c, y, pass.batch.targets, 1, token_loss, {});
   if (!logits.empty()) head_->logits(c, y, logits);
+}
+
+void Qwen3Model::logits_of(const Pass& pass, const Tensor& rows, const Tensor& logits) {
+  AF_CHECK(embedding_ && head_, "logits of layers {}..{} alone", stage_.begin, stage_.end);
+  const Context& c = pass.context;
+  Arena::Scope scope(c.scratch);
+  Shape shape = {local_tokens(pass.batch), config_.hidden_size}, few = {rows.numel(), config_.hidden_size};
+  Tensor first = c.scratch.tensor(shape, set_.dtype()), second = c.scratch.tensor(shape, set_.dtype());
+  embedding_->forward(c, pass.batch.tokens, first);
+  Tensor x = evaluate_layers(pass, first, second);
+  Tensor chosen = c.scratch.tensor(few, set_.dtype()), normed = c.scratch.tensor(few, set_.dtype());
+  embedding(c, x, rows, chosen);  // a table look-up: rows of x
+  rms_norm(c, chosen, norm_->value, config_.rms_norm_eps, normed, c.scratch.tensor({few[0]}, accumulator_of(set_.dtype())));
+  head_->logits(c, normed, logits);
 }
 
 std::size_t Qwen3Model::routed_bytes(std::int64_t tokens, const RecomputeSettings& recompute, const BalanceSettings& balance) const {

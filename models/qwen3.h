@@ -52,6 +52,9 @@ class Qwen3Model {
   void backward_weight(const Pass& pass, Saved& saved);
   // token_loss [T_local] only (with the head); nothing is kept. With `logits` [T, V] not empty, these too.
   void evaluate(const Pass& pass, const Tensor& token_loss, const Tensor& logits = {}, const Tensor& input = {}, const Tensor& output = {});
+  // logits [n, V] (accumulator type) of the tokens that rows [n] int32 name, of a whole model on one rank; nothing is kept. The same bits
+  // as evaluate()'s.
+  void logits_of(const Pass& pass, const Tensor& rows, const Tensor& logits);
   const StageLayers& stage() const { return stage_; }
   std::int64_t local_tokens(const MicroBatch& batch) const { return parallel_.tensor.local_tokens(batch.positions.numel()); }
 
@@ -70,6 +73,8 @@ class Qwen3Model {
   };
   const std::vector<Chunk>& chunks(const RecomputeSettings& recompute);
   void forward_layers(const Pass& pass, const Chunk& chunk, Tensor x, Saved& saved, const Tensor& y);
+  // x [T_local, H] through the stage's layers; `other` is as large, and one of the two is returned.
+  Tensor evaluate_layers(const Pass& pass, Tensor x, Tensor other);
   Pass chunk_pass(const Pass& pass, Mode mode, bool delayed);
   void need(const Pass& pass, std::span<Parameter* const> parameters) const;
   void complete(const Pass& pass, std::span<Parameter* const> parameters) const;
