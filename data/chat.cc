@@ -17,14 +17,9 @@ constexpr std::array kAssistantTags{Tag{"<think>", "</think>", Role::thought}, T
                                     Tag{"<answer>", "</answer>", Role::answer}};
 constexpr std::array kResponseTag{Tag{"<tool_response>", "</tool_response>", Role::observation}};
 
-struct Segment {  // of a message's text; ends in bytes
-  std::size_t end;
-  Role role;
-};
-
 // Cuts a text at the tags: what lies inside one, tags included, has its role, the rest `outside`.
-std::vector<Segment> segments_by(std::span<const Tag> tags, std::string_view text, Role outside) {
-  std::vector<Segment> segments;
+std::vector<TextSegment> segments_by(std::span<const Tag> tags, std::string_view text, Role outside) {
+  std::vector<TextSegment> segments;
   std::vector<std::size_t> next;  // where each tag opens next; looked for again only when passed: linear in the text
   for (const Tag& tag : tags) next.push_back(text.find(tag.open));
   std::size_t at = 0;
@@ -44,17 +39,15 @@ std::vector<Segment> segments_by(std::span<const Tag> tags, std::string_view tex
   return segments;
 }
 
-std::vector<Segment> segments_of(const Message& message, std::string_view text) {
+std::vector<TextSegment> segments_of(const Message& message, std::string_view text) {
   if (message.role == "system") return {{text.size(), Role::system}};
   if (message.role == "tool") return {{text.size(), Role::observation}};
   if (message.role == "user") {
     std::size_t first = text.find_first_not_of(" \t\r\n");
     bool response = first != std::string_view::npos && text.substr(first).starts_with(kResponseTag[0].open);
-    return response ? segments_by(kResponseTag, text, Role::user) : std::vector<Segment>{{text.size(), Role::user}};
+    return response ? segments_by(kResponseTag, text, Role::user) : std::vector<TextSegment>{{text.size(), Role::user}};
   }
-  std::vector<Segment> segments = segments_by(kAssistantTags, text, Role::other);
-  bool untagged = segments.size() <= 1 && (segments.empty() || segments[0].role == Role::other);
-  return untagged ? std::vector<Segment>{{text.size(), Role::answer}} : segments;
+  return assistant_segments(text);
 }
 
 void mark(std::vector<RoleRun>& runs, std::int64_t begin, std::int64_t end, Role role) {
@@ -68,6 +61,12 @@ void mark(std::vector<RoleRun>& runs, std::int64_t begin, std::int64_t end, Role
 
 }  // namespace
 
+std::vector<TextSegment> assistant_segments(std::string_view text) {
+  std::vector<TextSegment> segments = segments_by(kAssistantTags, text, Role::other);
+  bool untagged = segments.size() <= 1 && (segments.empty() || segments[0].role == Role::other);
+  return untagged ? std::vector<TextSegment>{{text.size(), Role::answer}} : segments;
+}
+
 void render_chat(Encoder& encoder, std::span<const Message> messages, SpecialTokens specials, Document& out) {
   const Tokenizer& tokenizer = encoder.tokenizer();
   for (const Message& message : messages) {
@@ -75,10 +74,10 @@ void render_chat(Encoder& encoder, std::span<const Message> messages, SpecialTok
     encoder.encode(message.role + "\n", SpecialTokens::split, out.tokens);
     // Tokenized as one text, so that ids do not depend on roles; a token belongs to the segment that holds its first byte.
     std::string_view text = encoder.normalised(message.content, specials);  // whose bytes the tokens' lengths count
-    std::vector<Segment> segments = segments_of(message, text);
+    std::vector<TextSegment> segments = segments_of(message, text);
     std::size_t token = out.tokens.size(), byte = 0;
     encoder.encode(text, specials, out.tokens);
-    for (const Segment& segment : segments) {
+    for (const TextSegment& segment : segments) {
       std::size_t begin = token;
       for (; token < out.tokens.size() && byte < segment.end; ++token) byte += tokenizer.bytes_of(out.tokens[token]).size();
       mark(out.roles, std::int64_t(begin), std::int64_t(token), segment.role);

@@ -3,6 +3,8 @@
 #pragma once
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "data/document.h"
 #include "data/tokenizer.h"
@@ -16,13 +18,19 @@ struct Message {
   std::string content;
 };
 
+struct TextSegment {  // of a text; from the end of the one before
+  std::size_t end;    // in bytes
+  Role role;
+};
+// Who speaks where in an assistant's text: thought inside <think>, action inside <tool_call>, answer inside <answer>, tags included, other
+// outside; a text without any of the three is an answer as a whole. A tag that is not closed reaches to the end.
+std::vector<TextSegment> assistant_segments(std::string_view text);
+
 // Appends to `out`. Roles, of the content with its <|im_end|> (headers are Role::other):
 //   system                    system
 //   user                      user; where the message begins with <tool_response>: observation inside that tag
 //   tool                      observation
-//   assistant                 thought inside <think>, action inside <tool_call>, answer inside <answer>, tags included,
-//                             other outside; a message without any of the three is an answer as a whole
-// A tag that is not closed reaches to the end of its message.
+//   assistant                 as assistant_segments() says
 void render_chat(Encoder& encoder, std::span<const Message> messages, SpecialTokens specials, Document& out);
 
 // [{"role": ..., "content": ...}, ...]; other members are ignored. UserError where one is missing or wrong.
