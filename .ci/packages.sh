@@ -2,7 +2,7 @@
 # Installs what building and testing need on Debian or Ubuntu; quick where everything is there already.
 set -euo pipefail
 packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv
-  libfmt-dev libyaml-cpp-dev libhdf5-dev nlohmann-json3-dev libutf8proc-dev zlib1g-dev libzstd-dev libxxhash-dev libcurl4-openssl-dev
+  libfmt-dev libyaml-cpp-dev libhdf5-dev nlohmann-json3-dev libutf8proc-dev zlib1g-dev libzstd-dev libxxhash-dev libcurl4-openssl-dev libsqlite3-dev
   libopenblas-openmp-dev libopenmpi-dev openmpi-bin libgtest-dev)
 missing=()
 for package in "${packages[@]}"; do

@@ -27,6 +27,7 @@ WRAPPERS = {  # a third-party header enters in these files only
     r"zstd.*\.h": {"data/zstd_stream.cc"},
     r"xxhash\.h": {"data/hash.cc"},
     r"curl/.*": {"data/synthesis/http_client.cc"},
+    r"sqlite3.*\.h": {"data/synthesis/database.cc"},
     r"cuda.*\.h": {"core/kernel.h"},
 }
 TOP_LEVEL = {"CMakeLists.txt", "CMakePresets.json", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "LICENSE", "tests", "examples", *LAYERS}

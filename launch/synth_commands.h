@@ -1,0 +1,9 @@
+// The commands of af_synth (launch/synth_main.cc). Each returns the exit code and throws UserError.
+#pragma once
+#include "launch/arguments.h"
+
+namespace af {
+
+Command memory_command();  // documents, trajectories, triples and package indices -> memory
+
+}  // namespace af
