@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -148,6 +149,21 @@ void UnicodeTables::append_nfc(std::string_view segment, std::string& out) const
   utf8proc_ssize_t length = utf8proc_normalize_utf32(parts.data(), utf8proc_ssize_t(parts.size()), kCompose);
   AF_CHECK(length >= 0, "utf8proc: {}", utf8proc_errmsg(length));
   for (utf8proc_ssize_t i = 0; i < length; ++i) append_utf8(char32_t(parts[i]), out);
+}
+
+std::string fold_case(std::string_view text) {
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto options = utf8proc_option_t(UTF8PROC_COMPOSE | UTF8PROC_COMPAT | UTF8PROC_CASEFOLD | UTF8PROC_STABLE);
+  const utf8proc_ssize_t bytes = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), utf8proc_ssize_t(text.size()), &mapped, options);
+  std::string out;
+  if (bytes >= 0) {
+    out.assign(reinterpret_cast<const char*>(mapped), std::size_t(bytes));
+  } else {
+    out = text;
+    for (char& c : out) c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
+  }
+  std::free(mapped);
+  return out;
 }
 
 }  // namespace af

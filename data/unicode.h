@@ -9,6 +9,8 @@
 namespace af {
 
 void append_utf8(char32_t c, std::string& out);
+// NFKC with case folded: equal for texts that differ in case, width or composition alone. A text that is not UTF-8 has its ASCII letters lowered.
+std::string fold_case(std::string_view text);
 
 enum class CharClass : std::uint8_t {
   other,
