@@ -1,0 +1,165 @@
+#include "data/synthesis/endpoint_teacher.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/error.h"
+#include "data/sha256.h"
+#include "data/synthesis/chat_protocol.h"
+#include "data/synthesis/retry.h"
+
+namespace af {
+namespace {
+
+EndpointOptions checked(EndpointOptions options) {
+  std::string& url = options.base_url;
+  while (url.ends_with('/')) url.pop_back();
+  const std::string example = "expected an address such as http://localhost:8000/v1";
+  if (!url.starts_with("http://") && !url.starts_with("https://")) user_error("endpoint {}: {}", url, example);
+  const std::string_view rest = std::string_view(url).substr(url.find("//") + 2);
+  // Not shown: it may hold a password.
+  if (rest.substr(0, rest.find('/')).find('@') != rest.npos)
+    user_error("endpoint: its address holds a name or a password; a key goes into {}", options.api_key_env);
+  if (std::ranges::any_of(url, [](unsigned char c) { return c <= ' ' || c == '?' || c == '#'; })) user_error("endpoint {}: {}", url, example);
+  if (url.ends_with("/chat/completions")) user_error("endpoint {}: give it without /chat/completions", url);
+  if (options.model.empty()) user_error("endpoint {}: which model?", url);
+  if (std::ranges::any_of(options.api_key, [](unsigned char c) { return c < ' ' || c == 127; }))
+    user_error("the environment variable {} holds a line end or another control character", options.api_key_env);
+  if (!options.extra.is_null())
+    for (const auto& [name, value] : options.extra.object("more members of a request"))
+      if (is_reserved_member(name)) user_error("more members of a request: \"{}\" is set by the program itself", name);
+  return options;
+}
+
+// Takes a key off the set of those under way, however the request ends.
+struct UnderWay {
+  std::mutex& mutex;
+  std::condition_variable& changed;
+  std::set<std::string>& keys;
+  const std::string& key;
+  ~UnderWay() {
+    std::lock_guard lock(mutex);
+    keys.erase(key);
+    changed.notify_all();
+  }
+};
+
+}  // namespace
+
+EndpointTeacher::EndpointTeacher(EndpointOptions options)
+    : options_(checked(std::move(options))), journal_(options_.journal), client_(options_.concurrency) {}
+
+ChatReply EndpointTeacher::chat(const ChatRequest& request) {
+  const std::string body = chat_body(request, options_.model, options_.extra), key = sha256_hex(body);
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return stopped_ || !under_way_.contains(key); });
+    if (stopped_) throw TeacherError(TeacherError::Kind::stopped, "stopped");
+    under_way_.insert(key);
+  }
+  UnderWay under_way{mutex_, changed_, under_way_, key};
+  if (std::optional<ChatReply> known = journal_.find(key)) {
+    account(request.purpose, {.from_journal = 1});
+    return *known;
+  }
+  ChatReply reply = ask(body, key, request.purpose);
+  journal_.append(key, request.purpose, reply);
+  account(request.purpose,
+          {.answers = 1, .length_limited = reply.length_limited, .prompt_tokens = reply.prompt_tokens, .completion_tokens = reply.completion_tokens});
+  return reply;
+}
+
+ChatReply EndpointTeacher::ask(const std::string& body, const std::string& key, const std::string& purpose) {
+  HttpRequest request{options_.base_url + "/chat/completions", body, {}, options_.connect_seconds, options_.reply_seconds};
+  if (!options_.api_key.empty()) request.headers.push_back("Authorization: Bearer " + options_.api_key);
+  const std::uint64_t seed = std::stoull(key.substr(0, 16), nullptr, 16);
+  for (int retry = 0;; ++retry) {
+    std::string problem;
+    double retry_after = 0;
+    try {
+      ChatReply reply = attempt(request, problem, retry_after);
+      if (problem.empty()) return reply;
+    } catch (const TeacherError& error) {
+      if (error.kind == TeacherError::Kind::refused) account(purpose, {.refused = 1});
+      throw;
+    }
+    if (retry == options_.retries) {
+      account(purpose, {.unavailable = 1});
+      throw TeacherError(TeacherError::Kind::unavailable,
+                         fmt::format("the endpoint {} gave no answer in {} attempts; at last: {}", options_.base_url, retry + 1, problem));
+    }
+    const double seconds = wait_before_retry(options_.retry_wait, retry + 1, retry_after, seed);
+    account(purpose, {.retries = 1});
+    if (options_.note) options_.note(fmt::format("{}: {}; asked again in {:.1f} s", options_.base_url, problem, seconds));
+    wait(seconds);
+  }
+}
+
+// One attempt: an answer, or `problem` where another attempt may help; otherwise it throws.
+ChatReply EndpointTeacher::attempt(const HttpRequest& request, std::string& problem, double& retry_after) {
+  const HttpReply http = client_.post(request);
+  {
+    std::lock_guard lock(mutex_);
+    if (stopped_) throw TeacherError(TeacherError::Kind::stopped, "stopped");
+  }
+  ChatReply reply;
+  retry_after = http.retry_after;
+  if (!http.error.empty()) {
+    problem = without_key(http.error);
+    return reply;
+  }
+  if (http.status == 200) {
+    problem = without_key(read_chat_reply(http.body, reply));
+    return reply;
+  }
+  const std::string said = without_key(fmt::format("HTTP {}: {}", http.status, server_message(http.body)));
+  if (is_passing_status(http.status)) {
+    problem = said;
+    return reply;
+  }
+  const std::string &url = options_.base_url, &env = options_.api_key_env;
+  if (http.status == 401 || http.status == 403) {
+    if (options_.api_key.empty()) user_error("the endpoint {} wants a key, and the environment variable {} holds none ({})", url, env, said);
+    user_error("the endpoint {} does not accept the key in the environment variable {} ({})", url, env, said);
+  }
+  if (http.status >= 300 && http.status < 400) user_error("the endpoint {} redirects to {}: give that address", url, without_key(http.location));
+  if (http.status == 404) user_error("the endpoint {} has no chat completions at this address, or no model {} ({})", url, options_.model, said);
+  if (http.status == 400 || http.status == 413 || http.status == 422) {
+    throw TeacherError(TeacherError::Kind::refused, fmt::format("the endpoint {} refuses a request ({})", url, said));
+  }
+  user_error("the endpoint {} does not answer chat completions ({})", url, said);
+}
+
+// Some servers repeat the key in their complaint.
+std::string EndpointTeacher::without_key(std::string text) const {
+  const std::string& key = options_.api_key;
+  for (std::size_t at = 0; !key.empty() && (at = text.find(key, at)) != text.npos;) text.replace(at, key.size(), "***"), at += 3;
+  return text;
+}
+
+void EndpointTeacher::wait(double seconds) {
+  std::unique_lock lock(mutex_);
+  if (changed_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return stopped_; }))
+    throw TeacherError(TeacherError::Kind::stopped, "stopped");
+}
+
+void EndpointTeacher::stop() {
+  {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_all();
+  }
+  client_.stop();
+}
+
+void EndpointTeacher::account(const std::string& purpose, const TokenUsage& more) {
+  std::lock_guard lock(mutex_);
+  usage_[purpose] += more;
+}
+
+UsageByPurpose EndpointTeacher::usage() const {
+  std::lock_guard lock(mutex_);
+  return usage_;
+}
+
+}  // namespace af

@@ -1,0 +1,120 @@
+#include "launch/teacher_options.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+
+#include "core/error.h"
+
+namespace af {
+namespace {
+
+constexpr const char* kDefaultKeyEnv = "OPENAI_API_KEY";
+constexpr std::int64_t kMostConcurrency = 4096;
+constexpr int kMostSeconds = 86400;
+
+std::int64_t integer_within(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
+  const std::int64_t value = arguments.integer(option, otherwise);
+  if (value < least || value > most) user_error("{} {}: expected {} to {}", option, value, least, most);
+  return value;
+}
+
+double seconds_of(const Arguments& arguments, const std::string& option, double otherwise) {
+  if (!arguments.has(option)) return otherwise;
+  const std::string text = arguments.value(option);
+  double seconds = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || !(seconds >= 0.001 && seconds <= kMostSeconds))
+    user_error("{} {}: expected seconds, 0.001 to {}", option, text, kMostSeconds);
+  return seconds;
+}
+
+// Every request has a socket: more of them than the shell allows by default.
+void allow_open_files(int count) {
+  rlimit limit;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= rlim_t(count)) return;
+  limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? rlim_t(count) : std::min(limit.rlim_max, rlim_t(count));
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// A line on stderr for the first failed attempt and then one every some seconds, with how many it stands for.
+class Notes {
+ public:
+  void operator()(const std::string& text) {
+    std::lock_guard lock(mutex_);
+    ++unsaid_;
+    const auto now = std::chrono::steady_clock::now();
+    if (said_any_ && now - said_ < std::chrono::seconds(10)) return;
+    const std::string others = unsaid_ > 1 ? fmt::format(" (and {} others)", unsaid_ - 1) : "";
+    fmt::print(stderr, "{}{}{}\n", ::isatty(STDERR_FILENO) ? "\r\x1b[K" : "", text, others);
+    said_ = now, said_any_ = true, unsaid_ = 0;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::chrono::steady_clock::time_point said_;
+  bool said_any_ = false;
+  int unsaid_ = 0;
+};
+
+}  // namespace
+
+void add_endpoint_options(Command& command) {
+  const std::vector<Option> options{
+      {"--endpoint", Takes::one_value, "URL", "an OpenAI-compatible server (vLLM, SGLang, llama.cpp, ...): http://localhost:8000/v1", {}, false},
+      {"--model", Takes::one_value, "NAME", "the model's name there", {}, false},
+      {"--api-key-env", Takes::one_value, "NAME", "the environment variable that holds the key (default OPENAI_API_KEY, where it is set)", {}, false},
+      {"--concurrency", Takes::one_value, "N", "requests under way at the same time (default 16)", {}, false},
+      {"--retries",
+       Takes::one_value,
+       "N",
+       "attempts after a failed one: 408, 409, 425, 429, 5xx, cut or late or broken replies (default 10)",
+       {},
+       false},
+      {"--retry-wait",
+       Takes::one_value,
+       "SECONDS",
+       "before the first retry, then twice as long each time up to a minute, or what the server asks (default 1)",
+       {},
+       false},
+      {"--connect-timeout", Takes::one_value, "SECONDS", "for a connection (default 10)", {}, false},
+      {"--timeout", Takes::one_value, "SECONDS", "for a whole reply (default 600)", {}, false},
+      {"--request-extra", Takes::one_value, "JSON", "members for every request beyond the standard's: '{\"top_k\": 20}'", {}, false}};
+  command.options.insert(command.options.end(), options.begin(), options.end());
+}
+
+int endpoint_concurrency(const Arguments& arguments) { return int(integer_within(arguments, "--concurrency", 16, 1, kMostConcurrency)); }
+
+std::unique_ptr<EndpointTeacher> endpoint_teacher_from(const Arguments& arguments, const std::string& journal) {
+  EndpointOptions options;
+  options.base_url = arguments.value("--endpoint");
+  options.model = arguments.value("--model");
+  if (options.base_url.empty()) user_error("--endpoint URL is missing: where is the teacher, say http://localhost:8000/v1?");
+  if (options.model.empty()) user_error("--model NAME is missing: which model of {}?", options.base_url);
+  options.api_key_env = arguments.value("--api-key-env", kDefaultKeyEnv);
+  const char* key = std::getenv(options.api_key_env.c_str());
+  if (!key && arguments.has("--api-key-env")) user_error("--api-key-env {}: no such environment variable is set", options.api_key_env);
+  options.api_key = key ? key : "";
+  options.concurrency = endpoint_concurrency(arguments);
+  options.retries = int(integer_within(arguments, "--retries", options.retries, 0, 1000));
+  options.retry_wait = seconds_of(arguments, "--retry-wait", options.retry_wait);
+  options.connect_seconds = seconds_of(arguments, "--connect-timeout", options.connect_seconds);
+  options.reply_seconds = seconds_of(arguments, "--timeout", options.reply_seconds);
+  if (arguments.has("--request-extra")) options.extra = Json::parse(arguments.value("--request-extra"), "--request-extra");
+  options.journal = journal;
+  options.note = [notes = std::make_shared<Notes>()](const std::string& text) { (*notes)(text); };
+  allow_open_files(options.concurrency + 256);
+  auto teacher = std::make_unique<EndpointTeacher>(std::move(options));
+  if (const std::int64_t damaged = teacher->journal().damaged_lines(); damaged > 0)
+    fmt::print(stderr, "{}: {} lines are damaged; their requests are asked again\n", journal, damaged);
+  if (const std::int64_t known = teacher->journal().size(); known > 0) fmt::print(stderr, "{}: {} answers are there already\n", journal, known);
+  return teacher;
+}
+
+}  // namespace af
