@@ -108,7 +108,11 @@ void check_vocabulary(const std::string& path, std::int64_t model_vocab_size) {
 
 SequenceStream::SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin, Order order,
                                Packing packing)
-    : seq_length_(seq_length), packing_(packing), given_{Mixture({1.0}), begin.consumed_sequences, {}, {}}, ahead_(given_) {
+    : seq_length_(seq_length),
+      packing_(packing),
+      passed_over_(begin.passed_over),
+      given_{Mixture({1.0}), begin.consumed_sequences, 0, {}, {}, 0, 0},
+      ahead_(given_) {
   if (seq_length < 1) user_error("seq_length {} must be at least 1", seq_length);
   sources = checked(std::move(sources));
   earlier_ = begin.sources;
@@ -144,6 +148,10 @@ SequenceStream::SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq
   }
   for (SourcePlan::Cursor& cursor : given_.cursors) cursor.padding = same_mix ? cursor.padding : 0;
   given_.mixture = Mixture(weights_, same_mix ? taken : std::vector<std::int64_t>());
+  given_.consumed_in_mix = same_mix ? begin.sequences_since_mix_change : 0;
+  // A range has been passed when the sequence behind it was given.
+  for (; given_.next_range < passed_over_.size() && given_.consumed + given_.passed > passed_over_[given_.next_range].begin; ++given_.next_range)
+    given_.passed += passed_over_[given_.next_range].count;
   thread_ = std::thread([this] { read_ahead(); });
 }
 
@@ -156,9 +164,24 @@ SequenceStream::~SequenceStream() {
   thread_.join();
 }
 
+// It is their turn, in the mix and in their source, but nobody gets them.
+void SequenceStream::pass_over(Plan& plan) const {
+  const PassedOver& range = passed_over_[plan.next_range++];
+  for (std::int64_t i = 0; i < range.count; ++i) {
+    const std::size_t source = plan.mixture.next();
+    SourcePlan::Cursor& cursor = plan.cursors[source];
+    const std::int64_t padding = cursor.padding;
+    readers_[source]->plan.advance(cursor, packing_, seq_length_);
+    cursor.padding = padding;  // of what was given
+  }
+  plan.passed += range.count;
+}
+
 SequenceStream::Pick SequenceStream::advance(Plan& plan) const {
+  while (plan.next_range < passed_over_.size() && plan.consumed + plan.passed == passed_over_[plan.next_range].begin) pass_over(plan);
   std::size_t source = plan.mixture.next();
   ++plan.sequences[source];
+  ++plan.consumed_in_mix;
   return {plan.consumed++, source, readers_[source]->plan.advance(plan.cursors[source], packing_, seq_length_)};
 }
 
@@ -250,7 +273,7 @@ std::vector<SequenceContents> SequenceStream::contents(std::int64_t count) {
 }
 
 StreamState SequenceStream::state() const {
-  StreamState state{given_.mixture.total(), given_.consumed, {}};
+  StreamState state{given_.consumed_in_mix, given_.consumed, {}, passed_over_};
   for (std::size_t i = 0; i < readers_.size(); ++i) {
     const SourceReader& reader = *readers_[i];
     const SourcePlan::Cursor& cursor = given_.cursors[i];

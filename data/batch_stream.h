@@ -57,7 +57,8 @@ class SourceReader;  // an open dataset with its order
 
 class SequenceStream {
  public:
-  // Sources that `begin` knows by name go on where they were; where the weights differ from its mix, the counting of
+  // Sources that `begin` knows by name go on where they were, and what it passes over is not given, as if it were not in the
+  // datasets; where the weights differ from its mix, the counting of
   // sequences per source begins anew. Neither another seq_length nor another packing than before loses or repeats a token.
   // Everything wrong with the sources is a UserError.
   SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin = {},
@@ -86,9 +87,11 @@ class SequenceStream {
   // Where the stream stands: which sequence comes next follows from it without reading anything.
   struct Plan {
     Mixture mixture;
-    std::int64_t consumed = 0;                // sequences
-    std::vector<SourcePlan::Cursor> cursors;  // per source, likewise the sequences that it has given
+    std::int64_t consumed = 0, consumed_in_mix = 0;  // sequences given
+    std::vector<SourcePlan::Cursor> cursors;         // per source, likewise the sequences that it has given
     std::vector<std::int64_t> sequences;
+    std::int64_t passed = 0;      // sequences passed over so far, and the first range that is ahead
+    std::size_t next_range = 0;
   };
   struct Pick {
     std::int64_t global_index;
@@ -96,12 +99,14 @@ class SequenceStream {
     SourcePlan::Pick of_source;
   };
   Pick advance(Plan& plan) const;
+  void pass_over(Plan& plan) const;
   void read_ahead();  // the background thread
 
   std::int64_t seq_length_;
   Packing packing_;
   std::vector<std::unique_ptr<SourceReader>> readers_;
   std::vector<SourceLedger> earlier_;  // sources of earlier mixes
+  const std::vector<PassedOver> passed_over_;
   std::vector<double> weights_;
   Plan given_;  // after what next() has given; the caller's thread only
 

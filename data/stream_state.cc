@@ -1,5 +1,7 @@
 #include "data/stream_state.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace af {
@@ -13,6 +15,35 @@ std::int64_t StreamState::padding() const {
   std::int64_t sum = 0;
   for (const SourceLedger& source : sources) sum += source.padding_in_mix;
   return sum;
+}
+
+std::int64_t StreamState::place_of(std::int64_t global_index) const {
+  std::int64_t place = global_index;
+  for (const PassedOver& range : passed_over)
+    if (place >= range.begin) place += range.count;
+  return place;
+}
+
+void StreamState::pass_over(std::int64_t begin, std::int64_t end) {
+  std::vector<PassedOver> all;
+  for (const PassedOver& range : passed_over) {
+    if (range.begin > end || range.begin + range.count < begin) {
+      all.push_back(range);
+    } else {  // they touch: one range
+      begin = std::min(begin, range.begin);
+      end = std::max(end, range.begin + range.count);
+    }
+  }
+  all.push_back({begin, end - begin});
+  std::sort(all.begin(), all.end(), [](const PassedOver& a, const PassedOver& b) { return a.begin < b.begin; });
+  passed_over = std::move(all);
+}
+
+void StreamState::forget_ahead() {
+  std::int64_t place = consumed_sequences;  // a range that begins right here is ahead
+  std::size_t behind = 0;
+  while (behind < passed_over.size() && place > passed_over[behind].begin) place += passed_over[behind++].count;
+  passed_over.resize(behind);
 }
 
 namespace {
@@ -80,11 +111,21 @@ Json to_json(const StreamState& state) {
   json.set("sequences_since_mix_change", state.sequences_since_mix_change);
   json.set("consumed_sequences", state.consumed_sequences);
   json.set("sources", std::move(sources));
+  if (!state.passed_over.empty()) {
+    Json ranges = Json::Array{};
+    for (const PassedOver& range : state.passed_over) {
+      Json entry;
+      entry.set("begin", range.begin);
+      entry.set("count", range.count);
+      ranges.push_back(std::move(entry));
+    }
+    json.set("passed_over", std::move(ranges));
+  }
   return json;
 }
 
 StreamState stream_state_from(const JsonView& json) {
-  StreamState state{count(json, "sequences_since_mix_change"), count(json, "consumed_sequences"), {}};
+  StreamState state{count(json, "sequences_since_mix_change"), count(json, "consumed_sequences"), {}, {}};
   JsonView sources = json["sources"];
   for (std::size_t i = 0; i < sources.size(); ++i) {
     JsonView entry = sources[i];
@@ -101,6 +142,13 @@ StreamState stream_state_from(const JsonView& json) {
     source.dataset_tokens = count(entry, "dataset_tokens");
     source.dataset_documents = count(entry, "dataset_documents");
     state.sources.push_back(std::move(source));
+  }
+  const std::size_t ranges = json.has("passed_over") ? json["passed_over"].size() : 0;
+  for (std::size_t i = 0; i < ranges; ++i) {
+    const JsonView entry = json["passed_over"][i];
+    const PassedOver range{count(entry, "begin"), count(entry, "count")};
+    if (i > 0 && range.begin - state.passed_over.back().begin < state.passed_over.back().count) user_error("{} overlaps the one before", entry.where());
+    state.passed_over.push_back(range);
   }
   return state;
 }

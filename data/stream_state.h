@@ -37,10 +37,22 @@ struct SourceLedger {
   bool operator==(const SourceLedger&) const = default;
 };
 
+// Sequences that are not given when it is their turn. They are counted by their place in the order: all since the run's beginning,
+// those that were passed over among them.
+struct PassedOver {
+  std::int64_t begin = 0, count = 0;
+  bool operator==(const PassedOver&) const = default;
+};
+
 struct StreamState {
   std::int64_t sequences_since_mix_change = 0;
   std::int64_t consumed_sequences = 0;
-  std::vector<SourceLedger> sources;  // those of the mix in their order, then those of earlier mixes
+  std::vector<SourceLedger> sources;    // those of the mix in their order, then those of earlier mixes
+  std::vector<PassedOver> passed_over;  // ascending, apart; before and ahead of where the stream stands
+  // Where the sequence number `global_index` (PackedSequence) stands in the order.
+  std::int64_t place_of(std::int64_t global_index) const;
+  void pass_over(std::int64_t begin, std::int64_t end);  // places, none of them given yet
+  void forget_ahead();                                   // what would be passed over from here on is given
   void begin_mix();                   // the shares of the mix are counted from here on: at a stage's begin
   std::int64_t padding() const;       // masked tokens given since the mix changed
   bool operator==(const StreamState&) const = default;

@@ -50,6 +50,11 @@ Json to_json(const TrainingState& state, std::int64_t optimizer_steps, const std
   j.set("tokenizer_sha256", state.tokenizer_sha256);
   j.set("datasets", state.datasets);
   j.set("data", af::to_json(state.stream));
+  Json losses = Json::Array{}, spikes = Json::Array{};
+  for (double loss : state.recent_losses) losses.push_back(loss);
+  for (const LossSpike& spike : state.spikes) spikes.push_back(af::to_json(spike));
+  if (!state.recent_losses.empty()) j.set("recent_losses", losses);
+  if (!state.spikes.empty()) j.set("loss_spikes", spikes);
   Json layers = Json::Array{};
   for (const std::vector<std::int64_t>& layer : expert_counts) {
     Json counts = Json::Array{};
@@ -75,6 +80,9 @@ TrainingState state_of(const JsonView& j) {
   state.tokenizer_sha256 = j["tokenizer_sha256"].string();
   state.datasets = j["datasets"].value();
   state.stream = stream_state_from(j["data"]);
+  const auto size_of = [&](const char* key) { return j.has(key) ? j[key].size() : 0; };
+  for (std::size_t i = 0; i < size_of("recent_losses"); ++i) state.recent_losses.push_back(j["recent_losses"][i].number());
+  for (std::size_t i = 0; i < size_of("loss_spikes"); ++i) state.spikes.push_back(loss_spike_from(j["loss_spikes"][i]));
   return state;
 }
 

@@ -13,6 +13,7 @@
 
 #include "data/batch_stream.h"
 #include "launch/checkpoint_shard.h"
+#include "launch/loss_spike.h"
 #include "models/config.h"
 #include "parallel/balance.h"
 #include "parallel/mesh.h"
@@ -28,6 +29,8 @@ struct TrainingState {
   std::int64_t iteration = 0, consumed_samples = 0, consumed_tokens = 0;  // across stages; tokens with masked ones
   std::int64_t skipped = 0;          // steps skipped for gradients that were not finite
   StreamState stream;
+  std::vector<double> recent_losses;  // of the stage, as many as runtime.loss_spike_window; none where nobody looks for spikes
+  std::vector<LossSpike> spikes;      // that the run went back behind
   std::string tokenizer_sha256;  // of the datasets; "": weights that were imported
   Json datasets;                 // what the run read (launch/datasets.h)
 };

@@ -91,6 +91,8 @@ std::vector<std::string> remove_old_checkpoints(const std::string& root, std::in
   return removed;
 }
 
+void remove_checkpoint(const std::string& path) { remove_folder(path); }
+
 void point_latest(const std::string& root, const std::string& name) {
   const std::string aside = root + "/latest.tmp";
   fs::remove(aside);

@@ -53,6 +53,7 @@ class CheckpointSaver {
 // Removes folders that a save left behind when it was killed, and checkpoints that SaveOptions do not keep; returns their names.
 // Nobody may be saving.
 std::vector<std::string> remove_old_checkpoints(const std::string& root, std::int64_t keep, std::int64_t keep_every);
+void remove_checkpoint(const std::string& path);
 // root/latest points to root/name from now on: replaced in one step, on the disk when it returns.
 void point_latest(const std::string& root, const std::string& name);
 // Makes `aside`, a folder whose files are on the disk, the checkpoint `path` in its folder, and `latest` point to it.

@@ -116,6 +116,9 @@ void inspect_checkpoint(const std::string& path, bool tensors) {
     fmt::print("stage               {} ({} iterations in it{})\n", state.stage_name, state.stage_iteration, state.stage_finished ? ", finished" : "");
     fmt::print("iteration           {}, {} samples, {} tokens consumed, {} steps skipped\n", state.iteration, state.consumed_samples,
                state.consumed_tokens, state.skipped);
+    for (const LossSpike& spike : state.spikes)
+      fmt::print("loss spike          at iteration {}: {:.6g}, median {:.6g}; went on from iteration {} without the samples of {} steps\n", spike.iteration,
+                 spike.lm_loss, spike.median, spike.back_to, spike.steps);
     const std::string text = to_json(state.stream).dump();
     fmt::print("data                {}\n", text);
     fmt::print("written by          {}\n", manifest.layout);

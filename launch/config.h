@@ -155,6 +155,10 @@ struct RuntimeConfig {
   std::int64_t threads_per_rank = 0;              // 0, YAML `auto`: all cores that the process may use. No result depends on it
   double distributed_timeout_minutes = 10;        // an operation between ranks that takes longer ends the job
   std::int64_t max_bad_steps = 5;                 // so many steps in a row without a finite loss and gradient end the run
+  double loss_spike_factor = 0;                   // a step whose lm loss is above so many times the median of the last ones is a spike, and
+                                                  // the run goes back to a checkpoint and on without its samples; 0: it does not
+  std::int64_t loss_spike_window = 64;            // how many losses that median is of; it begins anew with each stage
+  std::int64_t loss_spike_skip = 1;               // steps whose samples are left out: the spike's, and those before it
   double peak_tflops = 0;                         // for the MFU, per device; 0, YAML `auto`: measured at the start
 };
 

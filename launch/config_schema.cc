@@ -359,6 +359,10 @@ void describe_runtime(Fields& f, RuntimeConfig& r) {
   f.integer_or_auto("threads_per_rank", r.threads_per_rank, {1, 4096});
   f.real("distributed_timeout_minutes", r.distributed_timeout_minutes, kPositive);
   f.integer("max_bad_steps", r.max_bad_steps, kCount);
+  f.real("loss_spike_factor", r.loss_spike_factor, kNotNegative);
+  if (r.loss_spike_factor > 0 && r.loss_spike_factor <= 1) f.error("loss_spike_factor", fmt::format("is {}; it must be above 1, or 0 for none", r.loss_spike_factor));
+  f.integer("loss_spike_window", r.loss_spike_window, {1, 1'000'000});
+  f.integer("loss_spike_skip", r.loss_spike_skip, kCount);
   f.real_or_auto("peak_tflops", r.peak_tflops, kPositive);
 }
 

@@ -79,9 +79,18 @@ int Trainer::run(const RunOptions& options) {
   if (stop_wanted(TimeLimit::Next::moment)) return end_early();
   begin(options);
   begun_iteration_ = saved_iteration_ = state_.iteration;
+  if (std::size_t(state_.stage) + 1 == config_.stages.size() && state_.stage_finished) say("all stages are finished in {}: nothing to do\n", config_.output_dir);
+  while (!run_stages(options)) {
+    if (!spike_) return end_early();
+    if (!go_back()) return kExitFailed;
+  }
+  return kExitDone;
+}
+
+bool Trainer::run_stages(const RunOptions& options) {
   state_.tokenizer_sha256 = datasets_.front().info.tokenizer_sha256;
   state_.datasets = to_json(datasets_);
-  std::size_t first = std::size_t(state_.stage) + (state_.stage_finished ? 1 : 0);
+  const std::size_t first = std::size_t(state_.stage) + (state_.stage_finished ? 1 : 0);
   for (std::size_t i = first; i < config_.stages.size(); ++i) {
     if (state_.stage != std::int64_t(i) || state_.stage_finished) {
       state_.stage = std::int64_t(i);
@@ -91,11 +100,10 @@ int Trainer::run(const RunOptions& options) {
     state_.stage_name = config_.stages[i].name;
     if (!options.only_stage.empty() && options.only_stage != state_.stage_name)
       user_error("--stage {}: stage {} is not finished in {}; train it first", options.only_stage, state_.stage_name, config_.output_dir);
-    if (!run_stage(config_.stages[i])) return end_early();
-    if (!options.only_stage.empty()) return kExitDone;
+    if (!run_stage(config_.stages[i])) return false;
+    if (!options.only_stage.empty()) return true;
   }
-  if (first >= config_.stages.size()) say("all stages are finished in {}: nothing to do\n", config_.output_dir);
-  return kExitDone;
+  return true;
 }
 
 // Weights and state: from a checkpoint of this run, or anew. In the layout of the stage that comes next.
@@ -114,9 +122,11 @@ bool Trainer::resume(const RunOptions& options) {
   std::vector<std::string> candidates;
   together(world_, [&] { candidates = checkpoints_in(config_.output_dir + "/checkpoints"); });
   std::string last;
-  for (const std::string& path : candidates) {
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    const std::string& path = candidates[i];
     try {
-      resume_from(path);
+      // Behind a changed configuration the run does not go back: the steps before were others.
+      if (resume_from(path)) lineage_.insert(lineage_.begin(), candidates.rbegin(), candidates.rend() - std::ptrdiff_t(i) - 1);
       // A job that was killed between publishing it and this, or whose newest one is damaged.
       const std::string root = config_.output_dir + "/checkpoints", name = std::filesystem::path(path).filename().string();
       together(world_, [&] {
@@ -134,7 +144,7 @@ bool Trainer::resume(const RunOptions& options) {
   return false;
 }
 
-void Trainer::resume_from(const std::string& path) {
+void Trainer::load(const std::string& path) {
   TrainingState saved;
   together_or_damaged(world_, [&] {
     saved = read_state(path);
@@ -149,14 +159,22 @@ void Trainer::resume_from(const std::string& path) {
   std::vector<RouterStatistics> router = model_->router_statistics();
   state_ = load_checkpoint(model_->context(), path, {model_->config(), model_->parameters(), model_->optimizer(), router, model_->mesh()});
   for (std::size_t i = 0; i < router.size(); ++i) model_->set_previous_counts(i, router[i].previous_counts);
+}
+
+bool Trainer::resume_from(const std::string& path) {
+  load(path);
+  lineage_ = {path};
   std::vector<ConfigChange> changed;
-  std::int64_t progress = saved.stage_iteration;
+  bool same_samples = true;
+  std::int64_t progress = state_.stage_iteration;
   together(world_, [&] {
     const Config was = read_config(path + "/run.yaml", {});
     changed = changes(was, config_);
-    const std::size_t stage = std::size_t(saved.stage);
-    if (!saved.stage_finished) progress = same_progress(was.stages.at(stage), config_.stages[stage], saved.stage_iteration);
+    const StageConfig &before = was.stages.at(std::size_t(state_.stage)), &now = config_.stages[std::size_t(state_.stage)];
+    if (!state_.stage_finished) progress = same_progress(before, now, state_.stage_iteration);
+    same_samples = sources_of(before) == sources_of(now) && before.seq_length == now.seq_length && before.packing == now.packing && was.seed == config_.seed;
   });
+  if (!same_samples) state_.stream.forget_ahead();  // what was to be left out there is not what comes now
   say("resumed from {} (stage {}, iteration {})\n", path, state_.stage_name, state_.iteration);
   JsonLine line = event("resume").add("checkpoint", path).add("stage", state_.stage_name).add("iteration", state_.iteration);
   std::vector<JsonLine> listed;
@@ -171,6 +189,7 @@ void Trainer::resume_from(const std::string& path) {
     line.add("stage_iteration", progress);
   }
   write(line);
+  return changed.empty();
 }
 
 void Trainer::load_initial_weights() {
@@ -210,7 +229,10 @@ void Trainer::describe_stage(const StageConfig& stage) const {
 bool Trainer::run_stage(const StageConfig& stage) {
   lay_out(stage);
   describe_stage(stage);
-  if (state_.stage_iteration == 0) state_.stream.begin_mix();
+  if (state_.stage_iteration == 0) {
+    state_.stream.begin_mix();
+    state_.recent_losses.clear();
+  }
   const Mesh& mesh = model_->mesh();
   std::optional<Stage> current;
   together(world_, [&] { current.emplace(config_, stage, device_, mesh, state_.stream); });
@@ -231,6 +253,7 @@ bool Trainer::run_stage(const StageConfig& stage) {
   auto due = [&](std::int64_t interval) { return interval > 0 && state_.iteration % interval == 0; };
   auto evaluated = [&] { return !(last() || due(config_.validation.eval_interval)) || validate(*current); };
   if (stop_wanted(TimeLimit::Next::step)) return false;
+  if (config_.runtime.loss_spike_factor > 0 && lineage_.empty()) save(Save::now, false);  // a run's first: there is always one to go back to
   // Where a run goes on, a stop may have cut the evaluation short.
   if (state_.stage_iteration > 0 && !evaluated()) return false;
   while (!last()) {
@@ -238,11 +261,13 @@ bool Trainer::run_stage(const StageConfig& stage) {
     if (state_.iteration % config_.logging.log_interval == 0 || last() || stop_)
       if (speaks()) say("{}\n", window_.line(total, remaining_flops(stage)));
     report_save(saver_.poll());
+    if (spike_) return false;
     if (stop_ || bad_steps_ >= config_.runtime.max_bad_steps || !evaluated()) return false;
     if (last() || !due(config_.checkpoint.save_interval)) continue;
     save(config_.checkpoint.async_save ? Save::meanwhile : Save::now, false);
     if (stop_wanted(TimeLimit::Next::step)) return false;
   }
+  state_.stream.forget_ahead();  // of a stage that was made shorter
   if (!save(Save::now, true) && &stage == &config_.stages.back())
     throw InternalError(fmt::format("the last checkpoint of {} could not be saved; started again, the run goes on from the one before", config_.output_dir));
   JsonLine end = event("stage_end").add("stage", stage.name).add("iteration", state_.iteration);
@@ -327,6 +352,7 @@ StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
   metrics.nan = !std::isfinite(metrics.lm_loss) || !std::isfinite(result.grad_norm);
   bad_steps_ = result.skipped ? bad_steps_ + 1 : 0;
   if (result.skipped) report_bad_step(stage, current, metrics, first_sequence);
+  watch_loss(stage, metrics, first_sequence);
   time_.stepped(seconds_since(begin));
   gather_measures(metrics, begin);
   metrics.iteration_time_ms = seconds_since(begin) * 1e3;
@@ -377,6 +403,7 @@ bool Trainer::report_save(const std::optional<SaveOutcome>& outcome) {
     return false;
   }
   saved_iteration_ = outcome->iteration;
+  lineage_.push_back(outcome->path);
   time_.saved(outcome->seconds);
   say(" saved {} ({:.2f} s, training waited {:.2f} s)\n", outcome->path, outcome->seconds, outcome->blocked_seconds);
   write(event("checkpoint").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path)

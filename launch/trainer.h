@@ -38,8 +38,9 @@ class Trainer {
   struct Stage;  // what belongs to the stage under way: data stream, batch memory, validation
 
   void begin(const RunOptions& options);
+  bool run_stages(const RunOptions& options);  // whether all that is wanted is done; else as run_stage()
   void load_initial_weights();
-  bool run_stage(const StageConfig& stage);  // whether it is finished; else stop_ or bad_steps_ say why not
+  bool run_stage(const StageConfig& stage);  // whether it is finished; else spike_, stop_ or bad_steps_ say why not
   // The model in the stage's layout: made, or what the stage before trained moved to it.
   void lay_out(const StageConfig& stage);
   void describe_stage(const StageConfig& stage) const;
@@ -52,7 +53,9 @@ class Trainer {
   void report(const StepMetrics& metrics);
   // Newest that can be read; "": begun anew. Says what it passes over.
   bool resume(const RunOptions& options);
-  void resume_from(const std::string& path);
+  // Whether the configuration is the one that it was made with.
+  bool resume_from(const std::string& path);
+  void load(const std::string& path);  // into the layout of the stage that comes next there
   // The state as it stands becomes a checkpoint: durable on return, or while training goes on. One under way is waited for before.
   enum class Save { now, meanwhile };
   // False where the one that was waited for last failed.
@@ -66,6 +69,12 @@ class Trainer {
   int own_stop(TimeLimit::Next next) const { return stop_signal() ? stop_signal() : time_.up(TimeLimit::Clock::now(), next) ? kTimeIsUp : 0; }
   // Whether any rank found a reason to stop now, into stop_ (after a step gather_measures() has done it). Collective.
   bool stop_wanted(TimeLimit::Next next);
+  // Whether a step that was taken is a spike: then spike_ says so.
+  void watch_loss(const StageConfig& stage, const StepMetrics& metrics, std::int64_t first_sequence);
+  // Back behind the spike, without its samples; false: there is no such way, and it has been said. Collective.
+  bool go_back();
+  // The newest checkpoint of this run that had not been given that sequence, loaded; `newer` ones are no longer of this run. "": none.
+  std::string load_before(std::int64_t sequence, std::vector<std::string>& newer);
   // The run ends before its work does: saves what is not saved, and says how to go on. Collective.
   int end_early();
   double remaining_flops(const StageConfig& stage) const;
@@ -92,6 +101,8 @@ class Trainer {
   TimeLimit time_;
   int stop_ = 0;                // what the ranks agreed on (launch/stop.h)
   std::int64_t bad_steps_ = 0;  // in a row
+  std::optional<LossSpike> spike_;
+  std::vector<std::string> lineage_;  // checkpoints that this run went through, oldest first
   std::int64_t begun_iteration_ = 0, saved_iteration_ = 0;  // where this run began; what the newest checkpoint has
   CheckpointSaver saver_;  // behind the model: it reads its state to the end
   AxisBytes sent_before_;

@@ -220,6 +220,59 @@ TEST_F(Mixed, StagesLoseNothing) {
   EXPECT_EQ(SequenceStream(specs({1, 5, 1}), 7, 3, state).state().sequences_since_mix_change, 0);
 }
 
+// What is passed over is missing, and nothing else: the rest comes as ever, in every packing, by any number of ranks, from every state.
+TEST_F(Mixed, SomeArePassedOver) {
+  for (Packing packing : {Packing::sequential, Packing::best_fit}) {
+    const auto stream_from = [&](const StreamState& begin) { return std::make_unique<SequenceStream>(specs({0.5, 0.3, 0.2}), 64, 3, begin, Order::shuffled, packing); };
+    const auto whole = stream_from({});
+    std::vector<PackedSequence> expected = take(*whole, 60), all, some;
+    StreamState begin;
+    for (const auto& [from, to] : {std::pair{9, 12}, std::pair{30, 31}, std::pair{27, 30}, std::pair{11, 15}}) begin.pass_over(from, to);
+    EXPECT_EQ(begin.passed_over, (std::vector<PassedOver>{{9, 6}, {27, 4}}));
+    expected.erase(expected.begin() + 27, expected.begin() + 31);
+    expected.erase(expected.begin() + 9, expected.begin() + 15);
+    std::int64_t padding = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i].global_index = std::int64_t(i), padding += expected[i].padding;
+    for (std::int64_t i : {0, 8, 9, 20, 21, 49}) EXPECT_EQ(begin.place_of(i), i < 9 ? i : i < 21 ? i + 6 : i + 10);
+
+    const auto stream = stream_from(begin);
+    std::vector<StreamState> states{stream->state()};
+    for (int call = 0; call < 25; ++call) {
+      const std::vector<SequenceContents> contents = stream->contents(2);
+      stream->next(2, 0, 1, some);
+      for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(contents[i].global_index, some[i].global_index);
+      all.insert(all.end(), some.begin(), some.end());
+      states.push_back(stream->state());
+      EXPECT_EQ(states.back().sequences_since_mix_change, states.back().consumed_sequences);
+    }
+    EXPECT_TRUE(all == expected);
+    EXPECT_EQ(states.back().padding(), padding);
+    std::int64_t of_sources = 0;
+    for (const SourceLedger& source : states.back().sources) of_sources += source.sequences;
+    EXPECT_EQ(of_sources, 50);
+    for (std::size_t k = 0; k < states.size(); ++k) {
+      const Json json = Json::parse(to_json(states[k]).dump(), "state");
+      const StreamState read = stream_state_from(JsonView(json, "state"));
+      ASSERT_TRUE(read == states[k]);
+      const auto resumed = stream_from(read);
+      for (std::int64_t shard : {1, 0}) {
+        const auto one = stream_from(read);
+        one->next(std::int64_t(expected.size() - 2 * k), shard, 2, some);
+        for (const PackedSequence& sequence : some) EXPECT_TRUE(sequence == expected[std::size_t(sequence.global_index)]);
+        EXPECT_EQ(one->state(), states.back());
+      }
+      resumed->skip(std::int64_t(expected.size() - 2 * k));
+      EXPECT_EQ(resumed->state(), states.back());
+      StreamState forgotten = states[k];  // those ahead are given after all
+      forgotten.forget_ahead();
+      EXPECT_EQ(forgotten.passed_over.size(), states[k].consumed_sequences <= 9 ? 0u : states[k].consumed_sequences <= 21 ? 1u : 2u) << states[k].consumed_sequences;
+    }
+  }
+  const Json overlapping = Json::parse(R"({"sequences_since_mix_change": 0, "consumed_sequences": 0, "sources": [], "passed_over": [
+      {"begin": 3, "count": 2}, {"begin": 4, "count": 1}]})", "state");
+  EXPECT_NE(complaint_of([&] { stream_state_from(JsonView(overlapping, "state")); }).find("passed_over[1] overlaps"), std::string::npos);
+}
+
 TEST_F(Mixed, WhatIsWrongWithTheSources) {
   auto complaint = [&](std::vector<SourceSpec> sources, std::int64_t seq_length = 64, StreamState begin = {}) {
     return complaint_of([&] { SequenceStream(std::move(sources), seq_length, 1, begin); });

@@ -13,6 +13,7 @@ import tempfile
 import time
 
 import long_context
+import loss_spikes
 import stops
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
@@ -396,6 +397,7 @@ def main():
         test_speed_of_starting()
         test_long_context()
         stops.run(BIN, WORK, check, config)
+        loss_spikes.run(BIN, WORK, check)
         test_real_trajectories()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)

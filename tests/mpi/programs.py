@@ -15,6 +15,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "launch"))
+import loss_spikes
+
 BUILD = pathlib.Path(sys.argv[1]).resolve()
 FULL = "--full" in sys.argv
 HERE = pathlib.Path(__file__).resolve().parent
@@ -418,6 +421,11 @@ def slurm():
     check("srun: goes on to the same bits", code == 0 and weights("in_srun") == whole, f"{code} {output[-2000:]}")
 
 
+def spikes():
+    """A loss spike is gone back behind by many ranks as by one."""
+    loss_spikes.run(BUILD / "bin", WORK, check, MPIRUN)
+
+
 def many():
     code, output, seconds = train(64, "many", *sizes(tp=2, pp=4, cp=2, ep=8, etp=2), "stages.0.global_batch_size=32", "stages.1.global_batch_size=32", limit=240)
     train(1, "many_one", "stages.0.global_batch_size=32", "stages.1.global_batch_size=32")
@@ -447,7 +455,7 @@ def hosts():
 
 
 prepare()
-for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures, stops, bad_steps, stragglers) + ((slurm, many, hosts) if FULL else ()):
+for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures, stops, bad_steps, spikes, stragglers) + ((slurm, many, hosts) if FULL else ()):
     begin = time.time()
     part()
     print(f"  {part.__name__}: {time.time() - begin:.0f} s", flush=True)
