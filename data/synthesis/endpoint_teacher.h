@@ -18,15 +18,15 @@ namespace af {
 struct EndpointOptions {
   std::string base_url;  // "http://localhost:8000/v1"
   std::string model;
-  std::string api_key;                         // sent, and written nowhere; "": none
+  std::string api_key{};                       // sent, and written nowhere; "": none
   std::string api_key_env = "OPENAI_API_KEY";  // where it comes from, for messages
   int concurrency = 16;                        // requests under way at the same time
   int retries = 10;                            // attempts after the first
   double retry_wait = 1;                       // seconds before the first retry (retry.h)
   double connect_seconds = 10, reply_seconds = 600;
-  Json extra;                                    // an object with more members of each request, or null
-  std::string journal;                           // the file
-  std::function<void(const std::string&)> note;  // told of each failed attempt that is repeated; by any thread; may be empty
+  Json extra{};                                    // an object with more members of each request, or null
+  std::string journal;                             // the file
+  std::function<void(const std::string&)> note{};  // told of each failed attempt that is repeated; by any thread; may be empty
 };
 
 class EndpointTeacher : public Teacher {

@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""The endpoint teacher against an endpoint that fails in every way: nothing lost, nothing twice, and what is wrong is said.
+
+usage: endpoint_suite.py BUILD_DIR
+
+Each check is also run on a client that was spoilt (no retries, no journal) and must find it. Closes with "N passed, N failed, N skipped"."""
+import collections
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from endpoint import FINAL, PASSING, Endpoint, default_answer, key_of
+
+PROBE = pathlib.Path(sys.argv[1]).resolve() / "tests" / "teacher_probe"
+WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_endpoint_"))
+SECRET = "sk-secret-0123456789"
+passed = failed = 0
+
+
+def check(what, problems):
+    """`problems`: a list of what is wrong, or a condition that must be true."""
+    global passed, failed
+    problems = problems if isinstance(problems, list) else ([] if problems else ["it is not so"])
+    if problems:
+        failed += 1
+        print(f"FAILED: {what}: " + "; ".join(str(p) for p in problems[:5]))
+    else:
+        passed += 1
+
+
+def command(endpoint, name, items, *options):
+    url = endpoint if isinstance(endpoint, str) else endpoint.url
+    return [PROBE, "--endpoint", url, "--model", "m", "--items", str(items), "--output", WORK / name, "--retry-wait", "0.05", *map(str, options)]
+
+
+def environment(key=SECRET):
+    kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY" and not name.lower().endswith("_proxy")}
+    return {**kept, "OPENAI_API_KEY": key} if key else kept
+
+
+def run(endpoint, name, items, *options, key=SECRET):
+    return subprocess.run(command(endpoint, name, items, *options), capture_output=True, text=True, timeout=120, env=environment(key))
+
+
+def expected(items):
+    """The output, computed here from what the endpoint answers."""
+    def ask(item, text):
+        return default_answer({"messages": [{"role": "user", "content": text}], "seed": item})
+
+    lines = []
+    for item in range(items):
+        first = ask(item, f"item {item}")
+        lines.append({"item": item, "first": first, "second": ask(item, "more of " + first)})
+    return lines
+
+
+def output_problems(name, items):
+    try:
+        lines = [json.loads(line) for line in (WORK / name).read_text().splitlines()]
+    except OSError as error:
+        return [str(error)]
+    return [f"{len(lines)} lines for {items} items"] if len(lines) != items else [f"item {i} is wrong" for i, e in enumerate(expected(items)) if lines[i] != e]
+
+
+def journal_lines(name):
+    text = (WORK / (name + ".journal")).read_bytes()
+    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()[1:]]
+
+
+def leaks(name, result):
+    texts = [result.stdout, result.stderr] + [p.read_text(errors="replace") for p in WORK.glob(name + "*")]
+    return ["the key is written somewhere"] if any(SECRET in text for text in texts) else []
+
+
+def test_concurrency():
+    items = 192
+    with Endpoint(latency=0.3) as endpoint:
+        begin = time.time()
+        result = run(endpoint, "many", items, "--concurrency", 64)
+        seconds = time.time() - begin
+    check("64 requests at the same time", [] if endpoint.most == 64 else [f"at most {endpoint.most} at the same time"])
+    check("they overlap", [] if seconds < 0.3 * 2 * items / 8 else [f"{seconds:.1f} s"])  # 64 at a time: 1.8 s; 8 at a time: 14 s
+    check("all are answered", output_problems("many", items) + [e for e in [result.stderr] if result.returncode])
+    check("the key comes as a bearer", endpoint.authorizations == {f"Bearer {SECRET}"})
+    check("the key is written nowhere", leaks("many", result))
+    check("tokens are accounted for", f"{22 * items}" in result.stderr.splitlines()[-1] and f"{14 * items}" in result.stderr.splitlines()[-1])
+    journal = journal_lines("many")
+    check("the journal holds each request once", sorted(line["key"] for line in journal) == sorted(endpoint.requests))
+
+
+def faults_of(seed):
+    """One to three faults for most requests, each kind often enough; those that cost a second are rare."""
+    kinds = [kind for kind in PASSING if kind not in ("slow", "429-after", "429-date")] * 6 + ["slow", "429-after", "429-date"]
+
+    def plan(request, attempt):
+        draw = random.Random(f"{seed} {request['messages'][0]['content']}")
+        faults = [draw.choice(kinds) for _ in range(draw.choice([0, 1, 1, 2, 3]))]
+        return faults[attempt] if attempt < len(faults) else None
+
+    return plan
+
+
+def fault_problems(endpoint, name, items, plan):
+    problems = output_problems(name, items)
+    attempts = collections.Counter(key for _, key, _ in endpoint.events)
+    if len(endpoint.finished) != 2 * items:
+        problems.append(f"{len(endpoint.finished)} of {2 * items} requests were answered")
+    for key, request in endpoint.requests.items():
+        faults = next(n for n in range(100) if plan(request, n) is None)
+        if endpoint.finished.get(key, 0) != 1:
+            problems.append(f"answered {endpoint.finished.get(key, 0)} times: {request['messages']}")
+        if attempts[key] != faults + 1:
+            problems.append(f"{faults} faults, {attempts[key]} attempts: {request['messages']}")
+    return problems + [f"{early:.2f} s before the time that Retry-After gave" for _, early in endpoint.too_early]
+
+
+def test_faults():
+    items, plan = 120, faults_of(1)
+    with Endpoint(plan) as endpoint:
+        result = run(endpoint, "faults", items, "--concurrency", 64, "--timeout", 3)
+    seen = {fault for _, _, fault in endpoint.events} - {None}
+    check("every kind of fault came", [f"not {kind}" for kind in PASSING if kind not in seen])
+    check("faults that pass: nothing lost, nothing twice", fault_problems(endpoint, "faults", items, plan))
+    check("they are told of", "asked again in" in result.stderr and result.returncode == 0)
+    for kind in ("429-after", "429-date"):  # alone, so that each is judged
+        with Endpoint(lambda request, attempt: kind if attempt == 0 else None) as endpoint:
+            run(endpoint, kind, 4, "--concurrency", 8)
+        check(f"{kind} is obeyed", fault_problems(endpoint, kind, 4, lambda request, attempt: kind if attempt == 0 else None))
+    with Endpoint(plan) as endpoint:
+        result = run(endpoint, "no-retries", items, "--concurrency", 64, "--timeout", 3, "--retries", 0)
+    check("a client without retries is noticed", bool(fault_problems(endpoint, "no-retries", items, plan)) and result.returncode == 1)
+    check("and says where it ended", "gave no answer in 1 attempts; at last: " in result.stderr)
+
+
+def kill_problems(name, items, spoil):
+    """Killed three times, and started again; `spoil` (a function of the journal's path) is what happens in between."""
+    problems, concurrency, known = [], 8, set()
+    with Endpoint(latency=0.03) as endpoint:
+        for answers in (2 * items // 5, 3 * items // 5, items, None):
+            begin = len(endpoint.events)
+            process = subprocess.Popen(command(endpoint, name, items, "--concurrency", concurrency), stderr=subprocess.PIPE, env=environment())
+            while answers and sum(endpoint.finished.values()) < answers and process.poll() is None:
+                time.sleep(0.002)
+            if answers:
+                process.kill()
+            said = process.communicate()[1].decode()
+            if process.returncode != (-9 if answers else 0):
+                problems.append(f"exit {process.returncode}: {said}")
+                break
+            time.sleep(0.1)  # what is under way ends
+            asked = [key for _, key, _ in endpoint.events[begin:]]
+            twice = known.intersection(asked)
+            if twice:
+                problems.append(f"{len(twice)} requests were asked again although their answers were in the journal")
+            if not answers and len(asked) + len(known) != 2 * items:
+                problems.append(f"{len(known)} answers in the journal and {len(asked)} requests do not make {2 * items}")
+            known = {line["key"] for line in journal_lines(name)}
+            lost = set(endpoint.finished) - known
+            if len(lost) > concurrency:
+                problems.append(f"{len(lost)} answers are not in the journal, {concurrency} were under way")
+            if answers:
+                spoil(WORK / (name + ".journal"))
+        extra = sum(endpoint.finished.values()) - 2 * items
+        if extra > 3 * concurrency:
+            problems.append(f"{extra} answers were given more than once")
+    return problems + output_problems(name, items)
+
+
+def torn(path):
+    """As a machine that lost power leaves it: the last line cut."""
+    data = path.read_bytes()
+    path.write_bytes(data + b'{"key":"' + b"0" * 40)
+
+
+def test_kill():
+    check("killed and started again: no answer twice, none lost", kill_problems("killed", 120, lambda path: None))
+    check("so with a torn last line", kill_problems("torn", 60, torn))
+    check("a client without a journal is noticed", bool(kill_problems("forgets", 60, lambda path: path.unlink())))
+    with Endpoint(latency=0.2) as endpoint:
+        first = subprocess.Popen(command(endpoint, "two", 40, "--concurrency", 4), stderr=subprocess.DEVNULL, env=environment())
+        while not endpoint.finished:
+            time.sleep(0.005)
+        result = run(endpoint, "two", 40)
+        check("a second process on a journal is refused", result.returncode == 2 and "another process is at work with this journal" in result.stderr)
+        first.kill()
+        first.wait()
+    (WORK / "notes.journal").write_text("my notes\n")
+    result = run("http://127.0.0.1:1/v1", "notes", 1)
+    check("a file that is no journal is left alone", result.returncode == 2 and (WORK / "notes.journal").read_text() == "my notes\n")
+
+
+def test_equal_requests():
+    items = 60
+    with Endpoint(latency=0.05) as endpoint:
+        result = run(endpoint, "equal", items, "--concurrency", 32, "--prompt", "the same")
+    first = [key for key, request in endpoint.requests.items() if request["messages"][0]["content"] == "the same"]
+    check("another seed is another request", result.returncode == 0 and len(first) == items and set(endpoint.finished.values()) == {1})
+    with Endpoint() as endpoint:
+        result = run(endpoint, "extra", 1, "--request-extra", '{"top_k":20}')
+        body = next(iter(endpoint.requests.values()))
+    check("members beyond the standard's", result.returncode == 0 and body["top_k"] == 20 and list(body)[:2] == ["model", "messages"])
+    check("the journal's key is the hash of what was sent", all(line["key"] in endpoint.requests for line in journal_lines("extra")))
+
+
+def test_final():
+    says = {"400": "refuses a request", "401": "does not accept the key in the environment variable OPENAI_API_KEY", "404": "no model m",
+            "307": "redirects to http://127.0.0.1:1/elsewhere"}
+    for fault in FINAL:
+        with Endpoint(lambda request, attempt: fault) as endpoint:
+            result = run(endpoint, f"final-{fault}", 20, "--concurrency", 4)
+        check(f"{fault} is said once and not asked again", [] if says[fault] in result.stderr and len(endpoint.events) <= 4 and
+              result.returncode == (1 if fault == "400" else 2) and result.stderr.count(endpoint.url) == 1 else
+              [f"exit {result.returncode}, {len(endpoint.events)} requests: {result.stderr}"])
+        check(f"{fault}: the key is written nowhere", leaks(f"final-{fault}", result))
+    with Endpoint(lambda request, attempt: "401") as endpoint:
+        result = run(endpoint, "no-key", 1, key=None)
+    check("a key that is missing is named", "the environment variable OPENAI_API_KEY holds none" in result.stderr and endpoint.authorizations == {None})
+    for options, says in [(["--endpoint", "localhost:8000"], "expected an address such as http://localhost:8000/v1"),
+                          (["--endpoint", "http://me:word@localhost/v1"], "holds a name or a password"),
+                          (["--endpoint", "http://localhost/v1/chat/completions"], "without /chat/completions"),
+                          (["--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE: no such environment variable is set"),
+                          (["--concurrency", "0"], "expected 1 to"), (["--timeout", "-1"], "expected seconds"), (["--model="], "--model NAME is missing"),
+                          (["--request-extra", '{"n":2}'], "is set by the program itself"), (["--request-extra", "{"], "--request-extra:1:")]:
+        result = run("http://127.0.0.1:1/v1", "options", 1, *options)
+        check(f"{options} is refused", [] if result.returncode == 2 and says in result.stderr and ":word" not in result.stderr else [result.stderr])
+
+
+def test_server_away():
+    with Endpoint() as endpoint:
+        port = endpoint.port
+    result = run(f"http://127.0.0.1:{port}/v1", "away", 30, "--concurrency", 8, "--retries", 2)
+    check("an endpoint that is away", result.returncode == 1 and "in 3 attempts; at last: Failed to connect" in result.stderr and not (WORK / "away").exists())
+    process = subprocess.Popen(command(f"http://127.0.0.1:{port}/v1", "away", 30, "--concurrency", 8), stderr=subprocess.DEVNULL, env=environment())
+    time.sleep(0.3)
+    with Endpoint(port=port) as endpoint:
+        process.wait(60)
+    check("that comes back while it is asked", output_problems("away", 30) + ([] if set(endpoint.finished.values()) == {1} else ["twice"]))
+
+
+def main():
+    try:
+        for test in (test_concurrency, test_faults, test_kill, test_equal_requests, test_final, test_server_away):
+            begin = time.time()
+            test()
+            print(f"{test.__name__}: {time.time() - begin:.1f} s")
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
