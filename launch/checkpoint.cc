@@ -220,4 +220,11 @@ std::string latest_checkpoint(const std::string& root) {
   return (fs::path(root) / target).string();
 }
 
+std::string checkpoint_folder(const std::string& path) {
+  if (fs::exists(fs::path(path) / kManifestFile)) return path;
+  const std::string latest = latest_checkpoint(path);
+  if (latest.empty()) user_error("{}: is no checkpoint of af_train (a folder with manifest.json), nor a folder of them with `latest`", path);
+  return latest;
+}
+
 }  // namespace af

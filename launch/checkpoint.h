@@ -63,5 +63,7 @@ ModelConfig read_model(const std::string& path);
 std::vector<std::string> checkpoints_in(const std::string& root);
 // The folder that root/latest points to, or "" where there is none.
 std::string latest_checkpoint(const std::string& root);
+// The checkpoint that a user means: the folder itself, or the newest of the root that holds `latest`. UserError where it is neither.
+std::string checkpoint_folder(const std::string& path);
 
 }  // namespace af

@@ -34,14 +34,6 @@ std::int64_t parse_size(const std::string& text) {
   user_error("--max-shard-size: \"{}\" is no size; write 5GB, 200MB, 60KB or a number of bytes", text);
 }
 
-// A folder of save_checkpoint, or the root that holds `latest`.
-std::string checkpoint_folder(const std::string& path) {
-  if (fs::exists(fs::path(path) / kManifestFile)) return path;
-  const std::string latest = latest_checkpoint(path);
-  if (latest.empty()) user_error("{}: is no checkpoint of af_train (a folder with manifest.json), nor a folder of them with `latest`", path);
-  return latest;
-}
-
 // The tensors of a checkpoint, read from the files as they are asked for.
 TensorSource weights_of(const std::string& checkpoint) {
   const auto reader = std::make_shared<CheckpointReader>(checkpoint);

@@ -1,0 +1,9 @@
+// The commands of af_eval (launch/eval_main.cc). Each returns the exit code and throws UserError.
+#pragma once
+#include "launch/arguments.h"
+
+namespace af {
+
+Command likelihood_command();  // which of several texts the model holds for likelier
+
+}  // namespace af
