@@ -1,0 +1,11 @@
+# cmake -DFOLDER=.. -DOUTPUT=x.cc -P embed_prompts.cmake: the prompt files as the defaults that are compiled in.
+file(GLOB files ${FOLDER}/*.txt)
+list(SORT files)
+set(text "#include \"data/synthesis/prompts.h\"\n\nnamespace af {\n\nconst std::map<std::string, std::string>& default_prompt_texts() {\n  static const std::map<std::string, std::string> texts{\n")
+foreach(path ${files})
+  get_filename_component(name ${path} NAME_WE)
+  file(READ ${path} content)
+  string(APPEND text "      {\"${name}\", R\"~prompt~(${content})~prompt~\"},\n")
+endforeach()
+string(APPEND text "  };\n  return texts;\n}\n\n}  // namespace af\n")
+file(WRITE ${OUTPUT} "${text}")
