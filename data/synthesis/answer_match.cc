@@ -105,4 +105,16 @@ bool answers_match(std::string_view answer, std::string_view right, std::span<co
   return std::any_of(other_right_ones.begin(), other_right_ones.end(), [&](const std::string& other) { return answers_match(answer, other); });
 }
 
+bool mentions(std::string_view text, std::string_view words) {
+  if (words.empty()) return false;
+  const auto spaceless = [](char c) { return (c & 0x80) != 0; };
+  for (std::size_t at = text.find(words); at != text.npos; at = text.find(words, at + 1)) {
+    const std::size_t end = at + words.size();
+    const bool begins = at == 0 || text[at - 1] == ' ' || (spaceless(text[at - 1]) && spaceless(words.front()));
+    const bool ends = end == text.size() || text[end] == ' ' || (spaceless(text[end]) && spaceless(words.back()));
+    if (begins && ends) return true;
+  }
+  return false;
+}
+
 }  // namespace af

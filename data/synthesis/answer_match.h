@@ -13,4 +13,7 @@ std::string normalised_answer(std::string_view text);
 bool answers_match(std::string_view answer, std::string_view right);
 bool answers_match(std::string_view answer, std::string_view right, std::span<const std::string> other_right_ones);
 
+// Do the words stand one after the other in the text? Both normalised. Within a script without spaces a word may begin and end anywhere.
+bool mentions(std::string_view normalised_text, std::string_view normalised_words);
+
 }  // namespace af
