@@ -102,7 +102,7 @@ Json read_json(const CheckpointReader& reader, const char* name) { return Json::
 
 TrainingState read_checkpoint(const std::string& path, const CheckpointParts& parts) {
   CheckpointReader reader(path);
-  for (const char* file : {"config.json", "run.yaml"}) reader.file(file);  // what stands in them is for people and tools; damage is damage
+  for (const CheckpointManifest::File& file : reader.manifest().files) reader.file(file.name);  // some are for people and tools; damage is damage
   const Json json = read_json(reader, "state.json");
   const JsonView j(json, path + "/state.json");
   TrainingState state = state_of(j);
@@ -213,18 +213,26 @@ std::vector<std::string> checkpoints_in(const std::string& root) {
   return paths;
 }
 
+std::string checkpoint_folder(const std::string& path) {
+  if (fs::exists(path + "/" + kManifestFile)) return path;
+  for (const char* below : {"", "/checkpoints"})
+    if (std::string latest = latest_checkpoint(path + below); !latest.empty()) return latest;
+  user_error("{}: is no checkpoint of af_train (there is no {}), nor a folder of them (there is no latest)", path, path + "/" + kManifestFile);
+}
+
+std::string stage_finished_text(const TrainingState& state) {
+  Json j;
+  j.set("stage", state.stage_name);
+  j.set("iteration", state.iteration);
+  j.set("consumed_tokens", state.consumed_tokens);
+  return j.dump() + "\n";
+}
+
 std::string latest_checkpoint(const std::string& root) {
   std::error_code error;
   fs::path target = fs::read_symlink(root + "/latest", error);
   if (error) return "";
   return (fs::path(root) / target).string();
-}
-
-std::string checkpoint_folder(const std::string& path) {
-  if (fs::exists(fs::path(path) / kManifestFile)) return path;
-  const std::string latest = latest_checkpoint(path);
-  if (latest.empty()) user_error("{}: is no checkpoint of af_train (a folder with manifest.json), nor a folder of them with `latest`", path);
-  return latest;
 }
 
 }  // namespace af

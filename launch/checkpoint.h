@@ -3,6 +3,7 @@
 //   config.json     the model as Hugging Face describes it, with the RoPE it is trained with
 //   run.yaml        the resolved configuration
 //   shard-00003.h5  what rank 3 wrote: rectangles of published tensors and their optimizer state (checkpoint_shard.h)
+//   stage_finished  only at a stage's end: a line of JSON. Whoever hands the stage over to another cluster waits for it (examples/slurm)
 //   manifest.json   written last: hashes of all the others (checkpoint_manifest.h)
 // Each element is written by one rank; any layout reads any other's. `latest` points to the newest one on the disk.
 // This file reads them; checkpoint_saver.h writes them.
@@ -63,7 +64,10 @@ ModelConfig read_model(const std::string& path);
 std::vector<std::string> checkpoints_in(const std::string& root);
 // The folder that root/latest points to, or "" where there is none.
 std::string latest_checkpoint(const std::string& root);
-// The checkpoint that a user means: the folder itself, or the newest of the root that holds `latest`. UserError where it is neither.
+// `path` itself, or the latest in it where it holds checkpoints, or where it is a run's directory. UserError where there is none.
 std::string checkpoint_folder(const std::string& path);
+
+inline constexpr char kStageFinishedFile[] = "stage_finished";
+std::string stage_finished_text(const TrainingState& state);
 
 }  // namespace af

@@ -126,6 +126,7 @@ class CheckpointSaver::Job {
     aside_ = outcome_.path + ".tmp";
     texts_ = {{"state.json", state_text(state, parts)}, {"run.yaml", run_yaml},
               {"config.json", write_hf_config(parts.model, name_of(accumulator_of(parts.parameters.dtype()))).dump(2) + "\n"}};
+    if (state.stage_finished) texts_.emplace_back(kStageFinishedFile, stage_finished_text(state));
     manifest_.layout = describe(parts.mesh.shape);
     manifest_.dtype = accumulator_of(parts.parameters.dtype());
     std::int64_t needed = stream_.bytes() + (stream_.bytes() >> 8) + (1 << 20);

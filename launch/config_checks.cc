@@ -14,6 +14,19 @@
 
 namespace af {
 
+Config of_stage(const Config& config, const std::string& name) {
+  Config out = config;
+  if (name.empty()) return out;
+  std::erase_if(out.stages, [&](const StageConfig& stage) { return stage.name != name; });
+  if (out.stages.empty()) {
+    std::vector<std::string> names;
+    for (const StageConfig& stage : config.stages) names.push_back(stage.name);
+    user_error("--stage {}: there is no such stage; there are: {}", name, fmt::join(names, ", "));
+  }
+  if (config.stages.front().name != name) out.init = InitConfig{};
+  return out;
+}
+
 std::vector<std::string> missing_files(const Config& config) {
   std::vector<std::string> out;
   const auto check = [&](const std::string& where, const std::string& path) {

@@ -7,6 +7,10 @@
 
 namespace af {
 
+// The configuration as far as one stage needs it (--stage): without the others, and without `init` where it is not the first. "": all of it.
+// UserError where there is no such stage.
+Config of_stage(const Config& config, const std::string& name);
+
 // "run.yaml:12:15: stages.0.data.1.path: there is no file x.h5", one for each file or folder that is named and not there.
 // Checked before training; a dry run only mentions them.
 std::vector<std::string> missing_files(const Config& config);

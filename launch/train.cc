@@ -34,11 +34,12 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
   std::filesystem::create_directories(comm.recorder_directory);
   MpiWorld mpi(comm);
   Comm world = mpi.world();
-  if (std::vector<std::string> found = layout_problems(config, world.size()); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
+  if (std::vector<std::string> found = layout_problems(of_stage(config, options.only_stage), world.size()); !found.empty())
+    throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   int code = kExitFailed;
   try {
     Device device = start_device(config.runtime, job);
-    code = Trainer(config, device, world).run(options);
+    code = Trainer(config, options, device, world).run();
     if (comm.trace) write_trace(world, trace);
   } catch (const UserError& error) {
     // Most mistakes are found by every rank: the first shall say so alone, and has the time to.
@@ -91,16 +92,17 @@ int train(const Arguments& arguments, const JobEnvironment& job, TimeLimit::Cloc
   if (arguments.has("--dry-run")) return plan(config, arguments, job);
   for (const char* option : {"--ranks", "--draw-schedule"})
     if (arguments.has(option)) throw UserError(fmt::format("{} belongs to --dry-run", option));
+  const Config needed = of_stage(config, arguments.value("--stage"));
   for (auto* problems_of : {missing_files, data_problems})
-    if (std::vector<std::string> found = problems_of(config); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
+    if (std::vector<std::string> found = problems_of(needed); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   RunOptions options;
   options.resume = arguments.value("--resume", "auto");
   options.only_stage = arguments.value("--stage");
   options.end = end_of_time(arguments, job, start);
   if (job.mpi) return run_ranks_of_job(config, options, job, arguments.value("--trace"));
-  if (std::vector<std::string> found = layout_problems(config, 1); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
+  if (std::vector<std::string> found = layout_problems(needed, 1); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   Device device = start_device(config.runtime);
-  return Trainer(config, device, Comm()).run(options);
+  return Trainer(config, options, device, Comm()).run();
 }
 
 }  // namespace
@@ -120,7 +122,7 @@ int main(int argc, char** argv) {
       {"--draw-schedule", Takes::one_value, "FILE.svg", "with --dry-run: the pipeline schedule of --stage, or of the first stage that has one", {}, false},
       {"--print-config", Takes::nothing, "", "print the resolved configuration, with every default, and stop", {}, false},
       {"--stage", Takes::one_value, "NAME", "train this stage alone; the one before must be finished", {}, false},
-      {"--resume", Takes::one_value, "auto|never|PATH", "auto (default): go on from the newest checkpoint in output_dir; never: begin anew", {}, false},
+      {"--resume", Takes::one_value, "auto|never|PATH", "auto (default): go on from the newest checkpoint in output_dir; never: begin anew; PATH: from that checkpoint, or the latest in it", {}, false},
   };
   command.options.push_back({"--time-limit", Takes::one_value, "3h30m", "save and exit with 75 before this time has passed (SLURM_JOB_END_TIME likewise)", {}, false});
   command.options.push_back({"--trace", Takes::one_value, "FILE", "what the ranks said to each other, as a Chrome trace (chrome://tracing, Perfetto)", {}, false});

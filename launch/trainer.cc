@@ -9,6 +9,7 @@
 
 #include "data/file.h"
 #include "launch/bad_step.h"
+#include "launch/config_checks.h"
 #include "launch/config_yaml.h"
 #include "launch/environment.h"
 #include "launch/hf_checkpoint.h"
@@ -42,6 +43,15 @@ std::vector<SourceSpec> sources_of(const StageConfig& stage) {
   return sources;
 }
 
+// What stages before this one read on another cluster stays on record.
+Json with_earlier(Json now, const Json& earlier) {
+  const Json::Array known = now.array();
+  if (earlier.is_array())
+    for (const Json& dataset : earlier.array())
+      if (std::none_of(known.begin(), known.end(), [&](const Json& one) { return *one.find("name") == *dataset.find("name"); })) now.push_back(dataset);
+  return now;
+}
+
 }  // namespace
 
 void Trainer::write(const JsonLine& line) {
@@ -59,9 +69,9 @@ struct Trainer::Stage {
   Validation validation;
 };
 
-Trainer::Trainer(const Config& config, const Device& device, const Comm& world)
-    : config_(config), world_(world), datasets_(dataset_records(config)), device_(device),
-      stragglers_(world), saver_(config.output_dir + "/checkpoints", {config.checkpoint.keep, config.checkpoint.keep_every, config.checkpoint.staging_bytes}) {
+Trainer::Trainer(const Config& config, const RunOptions& options, const Device& device, const Comm& world)
+    : config_(config), options_(options), world_(world), datasets_(dataset_records(of_stage(config, options.only_stage))), device_(device),
+      stragglers_(world), time_(options.end), saver_(config.output_dir + "/checkpoints", {config.checkpoint.keep, config.checkpoint.keep_every, config.checkpoint.staging_bytes}) {
   together(world, [&] {
     if (!speaks()) return;
     prepare_output_dir(config);
@@ -72,25 +82,26 @@ Trainer::Trainer(const Config& config, const Device& device, const Comm& world)
   });
 }
 
-int Trainer::run(const RunOptions& options) {
-  time_ = TimeLimit(options.end);
+int Trainer::run() {
   write(event("run_begin").add("ranks", std::int64_t(world_.size())).add("tokenizer_sha256", datasets_.front().info.tokenizer_sha256)
             .add("datasets", to_json_lines(datasets_)));
   if (stop_wanted(TimeLimit::Next::moment)) return end_early();
-  begin(options);
+  begin();
   begun_iteration_ = saved_iteration_ = state_.iteration;
-  if (std::size_t(state_.stage) + 1 == config_.stages.size() && state_.stage_finished) say("all stages are finished in {}: nothing to do\n", config_.output_dir);
-  while (!run_stages(options)) {
+  while (!run_stages()) {
     if (!spike_) return end_early();
     if (!go_back()) return kExitFailed;
   }
   return kExitDone;
 }
 
-bool Trainer::run_stages(const RunOptions& options) {
+bool Trainer::run_stages() {
   state_.tokenizer_sha256 = datasets_.front().info.tokenizer_sha256;
-  state_.datasets = to_json(datasets_);
-  const std::size_t first = std::size_t(state_.stage) + (state_.stage_finished ? 1 : 0);
+  state_.datasets = with_earlier(to_json(datasets_), state_.datasets);
+  const std::size_t first = std::size_t(state_.stage) + (state_.stage_finished ? 1 : 0), only = only_stage();
+  if (first == config_.stages.size()) say("all stages are finished in {}: nothing to do\n", config_.output_dir);
+  else if (first > only) say("stage {} is finished in {}: nothing to do\n", options_.only_stage, config_.output_dir);
+  if (first > only) return true;
   for (std::size_t i = first; i < config_.stages.size(); ++i) {
     if (state_.stage != std::int64_t(i) || state_.stage_finished) {
       state_.stage = std::int64_t(i);
@@ -98,25 +109,40 @@ bool Trainer::run_stages(const RunOptions& options) {
       state_.stage_finished = false;
     }
     state_.stage_name = config_.stages[i].name;
-    if (!options.only_stage.empty() && options.only_stage != state_.stage_name)
-      user_error("--stage {}: stage {} is not finished in {}; train it first", options.only_stage, state_.stage_name, config_.output_dir);
     if (!run_stage(config_.stages[i])) return false;
-    if (!options.only_stage.empty()) return true;
+    if (i == only) return true;
   }
   return true;
 }
 
 // Weights and state: from a checkpoint of this run, or anew. In the layout of the stage that comes next.
-void Trainer::begin(const RunOptions& options) {
-  if (resume(options)) return;
+void Trainer::begin() {
+  if (resume()) return;
+  if (const std::size_t only = only_stage(); only > 0 && only < config_.stages.size())
+    user_error("--stage {}: there is no checkpoint in {}/checkpoints; train stage {} first, or bring the one with {} that it ended with", options_.only_stage,
+               config_.output_dir, config_.stages[only - 1].name, kStageFinishedFile);
   lay_out(config_.stages.front());
   load_initial_weights();
 }
 
-bool Trainer::resume(const RunOptions& options) {
-  if (options.resume == "never") return false;
-  if (options.resume != "auto") {
-    resume_from(options.resume);
+std::size_t Trainer::only_stage() const {
+  const auto is_it = [&](const StageConfig& stage) { return stage.name == options_.only_stage; };
+  return std::size_t(std::find_if(config_.stages.begin(), config_.stages.end(), is_it) - config_.stages.begin());
+}
+
+void Trainer::check_stage(const std::string& path, const TrainingState& saved) const {
+  const std::size_t only = only_stage(), there = std::size_t(saved.stage);
+  if (only == config_.stages.size() || only <= there || (only == there + 1 && saved.stage_finished)) return;
+  user_error("--stage {}: stage {} is not finished: there is no {}/{}, that checkpoint is of iteration {} of {} in stage {}; train it to its end first",
+             options_.only_stage, config_.stages[only - 1].name, path, kStageFinishedFile, saved.stage_iteration, config_.stages[there].train_iters(), saved.stage_name);
+}
+
+bool Trainer::resume() {
+  if (options_.resume == "never") return false;
+  if (options_.resume != "auto") {
+    std::string path;
+    together(world_, [&] { path = checkpoint_folder(options_.resume); });
+    resume_from(path);
     return true;
   }
   std::vector<std::string> candidates;
@@ -153,8 +179,10 @@ void Trainer::load(const std::string& path) {
     if (const std::string& now = datasets_.front().info.tokenizer_sha256; saved.tokenizer_sha256 != now)
       user_error("{}: was trained on datasets of another tokenizer ({:.8}) than {} ({:.8}); resume with datasets of the same, or begin from the weights with init",
                  path, saved.tokenizer_sha256, datasets_.front().path, now);
+    check_stage(path, saved);
   });
-  std::size_t next = std::min(std::size_t(saved.stage) + (saved.stage_finished ? 1 : 0), config_.stages.size() - 1);
+  const std::size_t only = only_stage();
+  const std::size_t next = only < config_.stages.size() ? only : std::min(std::size_t(saved.stage) + (saved.stage_finished ? 1 : 0), only - 1);
   lay_out(config_.stages[next]);
   std::vector<RouterStatistics> router = model_->router_statistics();
   state_ = load_checkpoint(model_->context(), path, {model_->config(), model_->parameters(), model_->optimizer(), router, model_->mesh()});

@@ -24,21 +24,21 @@ namespace af {
 
 struct RunOptions {
   std::string resume = "auto";  // auto: the newest checkpoint in output_dir, if any; never; or a checkpoint's folder
-  std::string only_stage;       // run this stage alone, from where the stage before ended
+  std::string only_stage;       // run this stage alone, from where the stage before ended; only its datasets are opened
   TimeLimit::Clock::time_point end = TimeLimit::Clock::time_point::max();  // the job's time is over; saved before
 };
 
 class Trainer {
  public:
-  Trainer(const Config& config, const Device& device, const Comm& world);
+  Trainer(const Config& config, const RunOptions& options, const Device& device, const Comm& world);
   // The program's exit code: kExitDone, kExitRequeue (stopped, all is saved) or kExitFailed (the training itself goes wrong; said).
-  int run(const RunOptions& options);
+  int run();
 
  private:
   struct Stage;  // what belongs to the stage under way: data stream, batch memory, validation
 
-  void begin(const RunOptions& options);
-  bool run_stages(const RunOptions& options);  // whether all that is wanted is done; else as run_stage()
+  void begin();
+  bool run_stages();  // whether all that is wanted is done; else as run_stage()
   void load_initial_weights();
   bool run_stage(const StageConfig& stage);  // whether it is finished; else spike_, stop_ or bad_steps_ say why not
   // The model in the stage's layout: made, or what the stage before trained moved to it.
@@ -52,10 +52,13 @@ class Trainer {
   void report_times(StepMetrics& metrics, std::span<const double> seconds);  // that each rank computed
   void report(const StepMetrics& metrics);
   // Newest that can be read; "": begun anew. Says what it passes over.
-  bool resume(const RunOptions& options);
+  bool resume();
   // Whether the configuration is the one that it was made with.
   bool resume_from(const std::string& path);
   void load(const std::string& path);  // into the layout of the stage that comes next there
+  // UserError where --stage cannot go on from there.
+  void check_stage(const std::string& path, const TrainingState& saved) const;
+  std::size_t only_stage() const;  // its index; that of no stage where all are wanted
   // The state as it stands becomes a checkpoint: durable on return, or while training goes on. One under way is waited for before.
   enum class Save { now, meanwhile };
   // False where the one that was waited for last failed.
@@ -88,6 +91,7 @@ class Trainer {
   }
 
   const Config& config_;
+  const RunOptions options_;
   Comm world_;
   const std::vector<DatasetRecord> datasets_;
   Device device_;

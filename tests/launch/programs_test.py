@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 
+import hand_over
 import long_context
 import loss_spikes
 import stops
@@ -398,6 +399,7 @@ def main():
         test_long_context()
         stops.run(BIN, WORK, check, config)
         loss_spikes.run(BIN, WORK, check)
+        hand_over.run(BIN, WORK, check)
         test_real_trajectories()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)

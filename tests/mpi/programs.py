@@ -16,6 +16,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "launch"))
+import hand_over
 import loss_spikes
 
 BUILD = pathlib.Path(sys.argv[1]).resolve()
@@ -426,6 +427,11 @@ def spikes():
     loss_spikes.run(BUILD / "bin", WORK, check, MPIRUN)
 
 
+def two_clusters():
+    """A stage that another cluster has trained goes on here in another layout."""
+    hand_over.run(BUILD / "bin", WORK, check, MPIRUN)
+
+
 def many():
     code, output, seconds = train(64, "many", *sizes(tp=2, pp=4, cp=2, ep=8, etp=2), "stages.0.global_batch_size=32", "stages.1.global_batch_size=32", limit=240)
     train(1, "many_one", "stages.0.global_batch_size=32", "stages.1.global_batch_size=32")
@@ -455,7 +461,7 @@ def hosts():
 
 
 prepare()
-for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures, stops, bad_steps, spikes, stragglers) + ((slurm, many, hosts) if FULL else ()):
+for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures, stops, bad_steps, spikes, two_clusters, stragglers) + ((slurm, many, hosts) if FULL else ()):
     begin = time.time()
     part()
     print(f"  {part.__name__}: {time.time() - begin:.0f} s", flush=True)
