@@ -73,50 +73,56 @@ ChatReply EndpointTeacher::ask(const std::string& body, const std::string& key, 
   HttpRequest request{options_.base_url + "/chat/completions", body, {}, options_.connect_seconds, options_.reply_seconds};
   if (!options_.api_key.empty()) request.headers.push_back("Authorization: Bearer " + options_.api_key);
   const std::uint64_t seed = std::stoull(key.substr(0, 16), nullptr, 16);
+  const std::int64_t answers_before = answers();
   for (int retry = 0;; ++retry) {
-    std::string problem;
-    double retry_after = 0;
-    try {
-      ChatReply reply = attempt(request, problem, retry_after);
-      if (problem.empty()) return reply;
-    } catch (const TeacherError& error) {
-      if (error.kind == TeacherError::Kind::refused) account(purpose, {.refused = 1});
-      throw;
-    }
-    if (retry == options_.retries) {
-      account(purpose, {.unavailable = 1});
-      throw TeacherError(TeacherError::Kind::unavailable,
-                         fmt::format("the endpoint {} gave no answer in {} attempts; at last: {}", options_.base_url, retry + 1, problem));
-    }
-    const double seconds = wait_before_retry(options_.retry_wait, retry + 1, retry_after, seed);
+    Attempt last = attempt(request);
+    if (last.outcome == Attempt::Outcome::answered) return std::move(last.reply);
+    if (last.outcome == Attempt::Outcome::refused) refused(purpose, last.problem);
+    if (retry == options_.retries) unavailable(purpose, answers_before, last.problem);
+    const double seconds = wait_before_retry(options_.retry_wait, retry + 1, last.retry_after, seed);
     account(purpose, {.retries = 1});
-    if (options_.note) options_.note(fmt::format("{}: {}; asked again in {:.1f} s", options_.base_url, problem, seconds));
+    if (options_.note) options_.note(fmt::format("{}: {}; asked again in {:.1f} s", options_.base_url, last.problem, seconds));
     wait(seconds);
   }
 }
 
-// One attempt: an answer, or `problem` where another attempt may help; otherwise it throws.
-ChatReply EndpointTeacher::attempt(const HttpRequest& request, std::string& problem, double& retry_after) {
+// Where not a single answer has come before, it is the endpoint that does not understand our requests.
+void EndpointTeacher::refused(const std::string& purpose, const std::string& said) {
+  constexpr std::int64_t kMost = 8;
+  account(purpose, {.refused = 1});
+  std::unique_lock lock(mutex_);
+  if (++refused_ >= kMost && answers_ == 0 && journal_.size() == 0)
+    user_error("the endpoint {} has refused the first {} requests ({})", options_.base_url, kMost, said);
+  throw TeacherError(TeacherError::Kind::refused, fmt::format("the endpoint {} refuses a request ({})", options_.base_url, said));
+}
+
+// A request that fails while others are answered is left out alone. Where nobody was answered from its first attempt to its last, the endpoint is
+// away, and the requests that it would have answered are not to be lost for that.
+void EndpointTeacher::unavailable(const std::string& purpose, std::int64_t answers_before, const std::string& problem) {
+  account(purpose, {.unavailable = 1});
+  const std::string said = fmt::format("in {} attempts; at last: {}", options_.retries + 1, problem);
+  if (answers() > answers_before)
+    throw TeacherError(TeacherError::Kind::unavailable, fmt::format("the endpoint {} did not answer a request {}", options_.base_url, said));
+  throw InternalError(fmt::format("the endpoint {} answered nothing {}; the same command, given again, goes on", options_.base_url, said));
+}
+
+EndpointTeacher::Attempt EndpointTeacher::attempt(const HttpRequest& request) {
+  using enum Attempt::Outcome;
   const HttpReply http = client_.post(request);
   {
     std::lock_guard lock(mutex_);
     if (stopped_) throw TeacherError(TeacherError::Kind::stopped, "stopped");
   }
-  ChatReply reply;
-  retry_after = http.retry_after;
-  if (!http.error.empty()) {
-    problem = without_key(http.error);
-    return reply;
-  }
+  if (!http.error.empty()) return {again, {}, without_key(http.error)};
   if (http.status == 200) {
-    problem = without_key(read_chat_reply(http.body, reply));
-    return reply;
+    ChatReply reply;
+    const std::string problem = read_chat_reply(http.body, reply);
+    if (problem.empty()) return {answered, std::move(reply), ""};
+    return {again, {}, without_key(problem)};
   }
   const std::string said = without_key(fmt::format("HTTP {}: {}", http.status, server_message(http.body)));
-  if (is_passing_status(http.status)) {
-    problem = said;
-    return reply;
-  }
+  if (is_passing_status(http.status)) return {again, {}, said, http.retry_after};
+  if (http.status == 400 || http.status == 413 || http.status == 422) return {refused, {}, said};
   const std::string &url = options_.base_url, &env = options_.api_key_env;
   if (http.status == 401 || http.status == 403) {
     if (options_.api_key.empty()) user_error("the endpoint {} wants a key, and the environment variable {} holds none ({})", url, env, said);
@@ -124,9 +130,6 @@ ChatReply EndpointTeacher::attempt(const HttpRequest& request, std::string& prob
   }
   if (http.status >= 300 && http.status < 400) user_error("the endpoint {} redirects to {}: give that address", url, without_key(http.location));
   if (http.status == 404) user_error("the endpoint {} has no chat completions at this address, or no model {} ({})", url, options_.model, said);
-  if (http.status == 400 || http.status == 413 || http.status == 422) {
-    throw TeacherError(TeacherError::Kind::refused, fmt::format("the endpoint {} refuses a request ({})", url, said));
-  }
   user_error("the endpoint {} does not answer chat completions ({})", url, said);
 }
 
@@ -152,9 +155,15 @@ void EndpointTeacher::stop() {
   client_.stop();
 }
 
+std::int64_t EndpointTeacher::answers() const {
+  std::lock_guard lock(mutex_);
+  return answers_;
+}
+
 void EndpointTeacher::account(const std::string& purpose, const TokenUsage& more) {
   std::lock_guard lock(mutex_);
   usage_[purpose] += more;
+  answers_ += more.answers;
 }
 
 UsageByPurpose EndpointTeacher::usage() const {

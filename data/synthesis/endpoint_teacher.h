@@ -40,7 +40,16 @@ class EndpointTeacher : public Teacher {
 
  private:
   ChatReply ask(const std::string& body, const std::string& key, const std::string& purpose);
-  ChatReply attempt(const HttpRequest& request, std::string& problem, double& retry_after);
+  struct Attempt {
+    enum class Outcome { answered, again, refused } outcome;
+    ChatReply reply;
+    std::string problem;     // where there is no reply
+    double retry_after = 0;  // seconds, that the server asks for
+  };
+  Attempt attempt(const HttpRequest& request);  // UserError for what no request can do about
+  [[noreturn]] void refused(const std::string& purpose, const std::string& said);
+  [[noreturn]] void unavailable(const std::string& purpose, std::int64_t answers_before, const std::string& problem);
+  std::int64_t answers() const;
   std::string without_key(std::string text) const;
   void wait(double seconds);
   void account(const std::string& purpose, const TokenUsage& more);
@@ -52,6 +61,7 @@ class EndpointTeacher : public Teacher {
   std::condition_variable changed_;
   std::set<std::string> under_way_;  // keys: an equal request waits for the answer to the first
   UsageByPurpose usage_;
+  std::int64_t answers_ = 0, refused_ = 0;  // by the endpoint in this run
   bool stopped_ = false;
 };
 

@@ -25,11 +25,12 @@ struct ChatReply {
   bool operator==(const ChatReply&) const = default;
 };
 
-// There is no answer to a request. What the user must mend (address, key, model's name) is a UserError instead.
+// There is no answer to this request, while others may have one. What the user must mend (address, key, model's name) is a UserError instead; a
+// teacher that answers nobody any more is an InternalError: the work is to end, and to go on when it is started again.
 struct TeacherError : std::runtime_error {
   enum class Kind {
-    refused,      // this request, which asking again would not help: too long, or not to the teacher's liking
-    unavailable,  // all attempts failed; another start may go on
+    refused,      // asking again would not help: too long, or not to the teacher's liking
+    unavailable,  // all attempts failed, and other requests were answered meanwhile
     stopped,      // by Teacher::stop()
   };
   TeacherError(Kind k, const std::string& message) : std::runtime_error(message), kind(k) {}
@@ -39,7 +40,7 @@ struct TeacherError : std::runtime_error {
 class Teacher {
  public:
   virtual ~Teacher() = default;
-  // Blocks until there is an answer; any number of threads may call it. TeacherError or UserError where there is none.
+  // Blocks until there is an answer; any number of threads may call it. It throws where there is none, as said above.
   virtual ChatReply chat(const ChatRequest& request) = 0;
   // Whoever waits in chat() now or later gets a TeacherError: for when one thread has failed and the others are to end.
   virtual void stop() = 0;

@@ -189,10 +189,13 @@ TEST(Retry, WaitsGrowAndObeyTheServer) {
   for (int status : {200, 301, 400, 401, 403, 404, 413, 422}) EXPECT_FALSE(is_passing_status(status));
 }
 
-// Answers connections one after the other with the bytes given, and then for ever with the last ones; remembers what came.
+// Answers connections one after the other: with the bytes given, and then for ever with the last ones, or by what the request is. Remembers what
+// came.
 class RawServer {
  public:
-  explicit RawServer(std::vector<std::string> replies) : replies_(std::move(replies)), socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+  explicit RawServer(std::vector<std::string> replies)
+      : RawServer([this, replies](const std::string&) { return replies[std::min(replies.size() - 1, std::size_t(count))]; }) {}
+  explicit RawServer(std::function<std::string(const std::string&)> reply) : reply_(std::move(reply)), socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -222,11 +225,12 @@ class RawServer {
         text.append(piece, std::size_t(n));
       }
       requests.push_back(text);
-      const std::string& reply = replies_[std::min(replies_.size() - 1, std::size_t(count++))];
+      const std::string reply = reply_(text);
+      ++count;
       [[maybe_unused]] const ssize_t sent = ::send(connection, reply.data(), reply.size(), MSG_NOSIGNAL);
     }
   }
-  std::vector<std::string> replies_;
+  std::function<std::string(const std::string&)> reply_;
   int socket_;
   std::thread thread_;
 };
@@ -301,7 +305,7 @@ TEST(EndpointTeacher, EndsWhereThereIsNoAnswer) {
   {
     RawServer server({http("500 No", "")});
     EndpointTeacher teacher({.base_url = server.url, .model = "m", .retries = 3, .retry_wait = 0.001, .journal = folder / "b"});
-    EXPECT_EQ(kind(teacher), int(TeacherError::Kind::unavailable));
+    EXPECT_THROW(teacher.chat(kRequest), InternalError);  // nobody was answered
     EXPECT_EQ(server.count, 4);
     EXPECT_EQ(teacher.usage().at("p"), (TokenUsage{.retries = 3, .unavailable = 1}));
   }
@@ -312,6 +316,26 @@ TEST(EndpointTeacher, EndsWhereThereIsNoAnswer) {
   teacher.stop();
   waits.join();
   EXPECT_EQ(kind(teacher), int(TeacherError::Kind::stopped));
+}
+
+// One request that always fails is left out, as long as others are answered; an endpoint that never accepts any ends the work.
+TEST(EndpointTeacher, TellsOneRequestFromTheEndpoint) {
+  ScratchFolder folder;
+  {
+    RawServer server([](const std::string& request) { return request.ends_with("\"seed\":2}") ? http("200 OK", kAnswer) : http("500 No", ""); });
+    EndpointTeacher teacher({.base_url = server.url, .model = "m", .retries = 4, .retry_wait = 0.05, .journal = folder / "a"});
+    std::thread fails([&] { EXPECT_THROW(teacher.chat(kRequest), TeacherError); });
+    while (server.count == 0) std::this_thread::yield();
+    ChatRequest other = kRequest;
+    other.seed = 2;
+    EXPECT_EQ(teacher.chat(other).text, "yes");
+    fails.join();
+    EXPECT_EQ(server.count, 6);
+  }
+  RawServer server({http("422 No", "{\"detail\":\"no member seed\"}")});
+  EndpointTeacher teacher({.base_url = server.url, .model = "m", .journal = folder / "b"});
+  for (int i = 1; i < 8; ++i) EXPECT_THROW(teacher.chat(kRequest), TeacherError);
+  EXPECT_NE(complaint_of([&] { teacher.chat(kRequest); }).find("refused the first 8 requests (HTTP 422: no member seed)"), std::string::npos);
 }
 
 TEST(EndpointTeacher, EqualRequestsAreOne) {
