@@ -1,0 +1,170 @@
+#include "launch/synth_offline.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include "core/error.h"
+#include "data/synthesis/memory.h"
+#include "data/synthesis/offline_batch.h"
+#include "data/synthesis/offline_planning.h"
+#include "launch/progress.h"
+
+namespace af {
+namespace {
+
+double share_of(const Arguments& arguments, const std::string& option, double otherwise) {
+  if (!arguments.has(option)) return otherwise;
+  const std::string text = arguments.value(option);
+  double share = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), share);
+  if (error != std::errc() || end != text.data() + text.size() || !(share >= 0 && share <= 1))
+    user_error("{} {}: expected a share from 0 to 1, such as {}", option, text, otherwise);
+  return share;
+}
+
+int number_of(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
+  const std::int64_t number = arguments.integer(option, otherwise);
+  if (number < least || number > most) user_error("{} {}: expected {} to {}", option, number, least, most);
+  return int(number);
+}
+
+std::vector<Style> styles_of(const Arguments& arguments) {
+  std::vector<Style> styles;
+  for (int i = 0; i < kStyles; ++i) {
+    const auto given = arguments.values("--styles");
+    if (given.empty() || std::find(given.begin(), given.end(), kStyleNames[i]) != given.end()) styles.push_back(Style(i));
+  }
+  return styles;
+}
+
+QuestionOptions question_options(const Arguments& arguments) {
+  QuestionOptions options;
+  const std::string split = arguments.value("--split", "all");
+  options.split = split == "train" ? Split::train : split == "heldout" ? Split::heldout : Split::all;
+  options.heldout_share = share_of(arguments, "--heldout-share", options.heldout_share);
+  options.least_clues = number_of(arguments, "--least-clues", options.least_clues, 1, 5);
+  options.most_clues = number_of(arguments, "--most-clues", std::max(options.most_clues, options.least_clues), options.least_clues, 5);
+  return options;
+}
+
+FactIndex index_of(Memory& memory) {
+  FactIndex index;
+  const std::int64_t entities = memory.entity_count();
+  for (std::int64_t e = 1; e <= entities; ++e) index.add_entity(memory.entity_name(e));
+  memory.for_each_fact([&](std::int64_t e, std::string_view relation, std::string_view value) { index.add_fact(int(e - 1), relation, value); });
+  index.finish();
+  return index;
+}
+
+std::string page_url(Memory& memory, std::int64_t entity) {
+  const std::string url = memory.entity_url(entity);
+  return url.empty() ? "memory://entity/" + memory.entity_name(entity) : url;
+}
+
+// All that a command needs, and the loop.
+int run(const Arguments& arguments, const std::function<MakeSample(const QuestionMaker&, const Wording&, const std::string& memory)>& worker) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string path = arguments.value("--memory"), output = arguments.value("--output");
+  BatchOptions options;
+  options.count = arguments.integer("--count", 1000);
+  if (options.count < 1) user_error("--count {}: expected at least 1", options.count);
+  options.threads = number_of(arguments, "--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024);
+  Memory memory = Memory::open(path, Memory::Mode::read);
+  const FactIndex index = index_of(memory);
+  const QuestionMaker maker(index, question_options(arguments));
+  const Wording wording(maker, number_of(arguments, "--obfuscation", 1, 0, 2));
+
+  const std::string part = output + ".part";
+  std::ofstream file(part, std::ios::binary | std::ios::trunc);
+  if (!file) user_error("{}: cannot write", part);
+  Progress progress("samples", ::isatty(STDERR_FILENO) != 0);
+  std::map<std::string, std::int64_t> kinds;
+  std::int64_t bytes = 0, kept = 0;
+  const BatchCounts counts = make_batch(
+      options, [&] { return worker(maker, wording, path); },
+      [&](const Sample& sample) {
+        const std::string line = to_json_line(sample);
+        file.write(line.data(), std::streamsize(line.size()));
+        if (!file) user_error("{}: cannot write (is the disk full?)", part);
+        ++kinds[sample.kind + " " + sample.style], bytes += std::int64_t(line.size());
+        progress.show(double(++kept) / double(options.count), bytes);
+      });
+  file.close();
+  progress.clear();
+  if (counts.kept < options.count) {
+    std::filesystem::remove(part);
+    user_error("{}: only {} different samples can be made of it ({} were near duplicates, {} tries came to nothing): --count {} or less", path,
+               counts.kept, counts.near_duplicates, counts.empty, counts.kept);
+  }
+  std::filesystem::rename(part, output);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  fmt::print("{}: {} samples, {:.1f} MB of text, {:.1f} s\n", output, counts.kept, double(counts.bytes) / 1e6, seconds);
+  for (const auto& [kind, count] : kinds) fmt::print("  {:<28}{:>10}\n", kind, count);
+  fmt::print("  near duplicates dropped     {:>10}\n", counts.near_duplicates);
+  return kExitDone;
+}
+
+}  // namespace
+
+std::vector<Option> offline_options() {
+  return {
+      {"--obfuscation",
+       Takes::one_value,
+       "",
+       "offline: how clues are said: relation and value (0), a phrase with the value (1, the default), or as 1 with entities in clues described (2)",
+       {"0", "1", "2"},
+       false},
+      {"--styles", Takes::values, "STYLE", "offline: of questions (default: all)", {std::begin(kStyleNames), std::end(kStyleNames)}, false},
+      {"--split",
+       Takes::one_value,
+       "",
+       "offline: which entities may be asked for: all (default), or by a hash of their names those to train on, or the held-out ones",
+       {"all", "train", "heldout"},
+       false},
+      {"--heldout-share", Takes::one_value, "SHARE", "offline: of the entities (default 0.1)", {}, false},
+      {"--least-clues", Takes::one_value, "N", "offline: clues that name an entity (default 2)", {}, false},
+      {"--most-clues", Takes::one_value, "N", "offline: default 3", {}, false}};
+}
+
+std::vector<Option> offline_fas_options() {
+  std::vector<Option> options = offline_options();
+  options.push_back(
+      {"--questions-per-entity", Takes::one_value, "K", "offline: differently styled questions that begin with one entity (default 5)", {}, false});
+  options.push_back({"--reasoning-share", Takes::one_value, "SHARE", "offline: of samples that reason instead of planning (default 0.2)", {}, false});
+  return options;
+}
+
+int run_fas_offline(const Arguments& arguments) {
+  const std::vector<Style> styles = styles_of(arguments);
+  const std::uint64_t seed = std::uint64_t(arguments.integer("--seed", 1));
+  const int per_entity = number_of(arguments, "--questions-per-entity", kStyles, 1, 1000);
+  const double reasoning_share = share_of(arguments, "--reasoning-share", 0.2);
+  return run(arguments, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
+    const auto memory = std::make_shared<Memory>(Memory::open(path, Memory::Mode::read));
+    const auto planner = std::make_shared<OfflinePlanner>(maker, wording, [memory](int entity) { return page_url(*memory, entity + 1); });
+    return [=, &maker](std::int64_t number) -> std::optional<Sample> {
+      Dice entity_dice(seed, hash_name(fmt::format("entity {}", number / per_entity))), dice(seed, hash_name(fmt::format("fas {}", number)));
+      const int entity = maker.random_entity(entity_dice);
+      const bool reasoning = dice.chance(reasoning_share);
+      for (std::size_t s = 0; s < 2 * styles.size(); ++s) {
+        const Style style = styles[(std::size_t(number % per_entity) + s) % styles.size()];
+        const std::optional<Question> question = maker.make(style, entity, dice);
+        if (!question) continue;
+        std::optional<Sample> sample = reasoning ? planner->reasoning(*question, dice) : std::optional(planner->planning(*question, dice));
+        if (!sample) continue;
+        sample->id = fmt::format("fas-{}-{}", seed, number);
+        return sample;
+      }
+      return std::nullopt;
+    };
+  });
+}
+
+}  // namespace af
