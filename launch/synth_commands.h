@@ -5,5 +5,7 @@
 namespace af {
 
 Command memory_command();  // documents, trajectories, triples and package indices -> memory
+Command fas_command();     // memory -> questions, planning steps, reasoning
+Command has_command();     // trajectories -> choices among options
 
 }  // namespace af

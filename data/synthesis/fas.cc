@@ -6,17 +6,18 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "data/sha256.h"
 #include "data/synthesis/answer_match.h"
 
 namespace af {
 namespace {
 
-const std::vector<std::string> kQuestionReasons{"teacher failed",     "reply cut off",        "not readable",
+const std::vector<std::string> kQuestionReasons{kTeacherFailed,       "reply cut off",        "not readable",
                                                 "answer in question", "clues not obfuscated", "asked before"};
-const std::vector<std::string> kPlanningReasons{"content inconsistency", "search necessity", "logic discontinuity", "invalid tool", "teacher failed",
+const std::vector<std::string> kPlanningReasons{"content inconsistency", "search necessity", "logic discontinuity", "invalid tool", kTeacherFailed,
                                                 "reply cut off",         "not readable",     "judge not readable",  "too short",    "too long"};
-const std::vector<std::string> kReasoningReasons{"wrong answer",       "teacher failed", "reply cut off", "not readable",
-                                                 "judge not readable", "too short",      "too long"};
+const std::vector<std::string> kReasoningReasons{"wrong answer",       kTeacherFailed, "reply cut off", "not readable",
+                                                 "judge not readable", "too short",    "too long"};
 
 struct Rejected {
   std::string reason, detail, text;
@@ -57,7 +58,7 @@ std::string FasSynthesis::ask(const std::string& purpose, const std::string& pro
     reply = teacher_.chat(request);
   } catch (const TeacherError& error) {
     if (error.kind == TeacherError::Kind::stopped) throw;
-    throw Rejected{"teacher failed", fmt::format("{}: {}", purpose, error.what()), ""};
+    throw Rejected{kTeacherFailed, fmt::format("{}: {}", purpose, error.what()), ""};
   }
   if (reply.length_limited) throw Rejected{"reply cut off", fmt::format("{}: after {} tokens", purpose, reply.completion_tokens), reply.text};
   return reply.text;
@@ -135,7 +136,7 @@ std::string FasSynthesis::reasoning(const FasItem& item, const Question& questio
 
 FasResult FasSynthesis::run(const FasItem& item) const {
   FasResult result;
-  const std::string id = fmt::format("fas-{:06}", item.number);
+  const std::string& id = result.id = fmt::format("fas-{:06}", item.number);
   Question asked;
   const auto attempt = [&](const std::string& kind, const std::function<void()>& f) {
     try {
@@ -161,21 +162,29 @@ FasResult FasSynthesis::run(const FasItem& item) const {
 }
 
 FasYields::FasYields()
-    : question("questions", kQuestionReasons), planning("planning steps", kPlanningReasons), reasoning("reasoning", kReasoningReasons) {}
+    : question_("questions", kQuestionReasons), planning_("planning steps", kPlanningReasons), reasoning_("reasoning", kReasoningReasons) {}
 
 Yield& FasYields::of(const std::string& kind) {
   AF_CHECK(kind == "fas_question" || kind == "fas_planning" || kind == "fas_reasoning", "no kind {}", kind);
-  return kind == "fas_question" ? question : kind == "fas_planning" ? planning : reasoning;
+  return kind == "fas_question" ? question_ : kind == "fas_planning" ? planning_ : reasoning_;
 }
 
-void FasYields::add(const FasResult& result) {
-  if (!result.question.empty()) question.keep();
+void FasYields::add(FasResult& result) {
+  if (!result.question.empty()) {
+    if (asked_.insert(sha256_hex(normalised_answer(result.question))).second) {
+      question_.keep();
+    } else {
+      const std::string style = !result.samples.empty() ? result.samples[0].style : result.rejects[0].style;
+      result.rejects = {{result.id, "fas_question", style, "asked before", "", result.question, ""}};
+      result.samples.clear();
+    }
+  }
   for (const Sample& sample : result.samples) of(sample.kind).keep();
   for (const Reject& reject : result.rejects) of(reject.kind).reject(reject.reason);
 }
 
 std::string FasYields::text(bool with_planning, bool with_reasoning) const {
-  return question.text() + (with_planning ? planning.text() : "") + (with_reasoning ? reasoning.text() : "");
+  return question_.text() + (with_planning ? planning_.text() : "") + (with_reasoning ? reasoning_.text() : "");
 }
 
 }  // namespace af

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "data/synthesis/knowledge.h"
@@ -53,17 +54,23 @@ class FasItems {
 };
 
 struct FasResult {
+  std::string id;
   std::vector<Sample> samples;  // ids "fas-NUMBER-planning", "fas-NUMBER-reasoning"
   std::vector<Reject> rejects;  // kind: fas_question, fas_planning, fas_reasoning
   std::string question;         // "" where there is none
 };
 
-struct FasYields {
-  Yield question, planning, reasoning;
+// What came of all items. A question that was asked before becomes a reject, with all that was made of it.
+class FasYields {
+ public:
   FasYields();
-  void add(const FasResult& result);
+  void add(FasResult& result);  // in the order of the items
   Yield& of(const std::string& kind);
   std::string text(bool with_planning, bool with_reasoning) const;
+
+ private:
+  Yield question_, planning_, reasoning_;
+  std::unordered_set<std::string> asked_;
 };
 
 // Any thread may run it, on different items at once. What the teacher fails at is a reject, unless it was stopped.

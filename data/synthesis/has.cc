@@ -108,7 +108,7 @@ AlternativeSource::Found OtherTrajectories::find(const Trajectory& trajectory, s
 
 namespace {
 
-const std::vector<std::string> kReasons{"teacher failed", "too few options", "too short", "too long"};
+const std::vector<std::string> kReasons{kTeacherFailed, "too few options", "too short", "too long"};
 
 // The alternatives to each step of one trajectory, gathered until there are enough.
 class Gathering {
@@ -207,7 +207,7 @@ HasResult synthesize_has(const Trajectory& trajectory, AlternativeSource& source
     }
   } catch (const TeacherError& error) {
     if (error.kind == TeacherError::Kind::stopped) throw;
-    return refuse("teacher failed", error.what());
+    return refuse(kTeacherFailed, error.what());
   }
   for (std::size_t k = 0; k < steps; ++k) {
     ++result.steps;

@@ -81,6 +81,7 @@ struct HasResult {
   std::optional<Sample> sample;
   std::optional<Reject> reject;
   std::int64_t tokens = 0;  // of the sample
+  double fraction = 0;      // of the input, for who shows the progress
   std::int64_t steps = 0, short_of_options = 0, unreadable = 0, invalid_tools = 0, repeated = 0;
 };
 

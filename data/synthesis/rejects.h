@@ -7,6 +7,8 @@
 
 namespace af {
 
+inline constexpr const char* kTeacherFailed = "teacher failed";  // the reason that another run may mend
+
 struct Reject {
   std::string id, kind, style;
   std::string reason;          // one of the reasons that the counts know

@@ -1,0 +1,189 @@
+#include "launch/synth_teacher.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/error.h"
+#include "data/file.h"
+
+namespace af {
+namespace {
+
+constexpr std::int64_t kMostFailuresInARow = 20;
+
+double number_in(const Arguments& arguments, const std::string& option, double otherwise, double least, double most) {
+  if (!arguments.has(option)) return otherwise;
+  const std::string text = arguments.value(option);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= least && value <= most)) {
+    user_error("{} {}: expected a number from {} to {}", option, text, least, most);
+  }
+  return value;
+}
+
+}  // namespace
+
+std::vector<Option> endpoint_options() {
+  return {
+      {"--teacher",
+       Takes::one_value,
+       "",
+       "who writes: offline (no server, from what is there; the default), or an endpoint (where --endpoint is given)",
+       {"offline", "endpoint"},
+       false},
+      {"--endpoint", Takes::one_value, "URL", "an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as http://localhost:8000/v1", {}, false},
+      {"--model", Takes::one_value, "NAME", "endpoint: the model's name there", {}, false},
+      {"--api-key-env",
+       Takes::one_value,
+       "VARIABLE",
+       "endpoint: the environment variable with the key (default OPENAI_API_KEY); the key is written nowhere",
+       {},
+       false},
+      {"--concurrency", Takes::one_value, "N", "endpoint: requests at the same time (default 16)", {}, false},
+      {"--retries", Takes::one_value, "N", "endpoint: attempts after the first, with growing waits (default 10)", {}, false},
+      {"--timeout", Takes::one_value, "SECONDS", "endpoint: for one reply (default 600)", {}, false},
+      {"--journal",
+       Takes::one_value,
+       "FILE",
+       "endpoint: keeps every answer (default OUTPUT.journal.jsonl): the same command, given again, asks only what is not in it",
+       {},
+       false},
+      {"--request-extra",
+       Takes::one_value,
+       "JSON",
+       "endpoint: more members of each request, as '{\"chat_template_kwargs\": {\"enable_thinking\": false}}'",
+       {},
+       false},
+      {"--temperature", Takes::one_value, "T", "endpoint: 0 to 2 (default 1); judges are asked at 0", {}, false},
+      {"--max-reply-tokens", Takes::one_value, "N", "endpoint: of one reply; a reply that is cut off is not used", {}, false},
+      {"--prompts",
+       Takes::one_value,
+       "FOLDER",
+       "endpoint: files NAME.txt in the place of the prompts that are compiled in (examples/synthesis/prompts)",
+       {},
+       false},
+      {"--tools",
+       Takes::one_value,
+       "FILE",
+       "the agent's tools as JSON in OpenAI's format (default: search, visit, google_scholar, parse_file, PythonInterpreter)",
+       {},
+       false},
+  };
+}
+
+void append_options(std::vector<Option>& options, const std::vector<Option>& more) {
+  for (const Option& option : more) {
+    const bool known = std::any_of(options.begin(), options.end(), [&](const Option& o) { return o.name == option.name; });
+    if (!known) options.push_back(option);
+  }
+}
+
+bool asks_endpoint(const Arguments& arguments) {
+  const bool endpoint = arguments.value("--teacher", arguments.has("--endpoint") ? "endpoint" : "offline") == "endpoint";
+  if (endpoint && !arguments.has("--endpoint")) user_error("--teacher endpoint: --endpoint URL is missing");
+  if (endpoint && !arguments.has("--model")) user_error("--endpoint {}: --model NAME is missing", arguments.value("--endpoint"));
+  for (const char* option : {"--endpoint", "--model", "--api-key-env", "--concurrency", "--retries", "--timeout", "--journal", "--request-extra",
+                             "--temperature", "--max-reply-tokens", "--prompts"}) {
+    if (!endpoint && arguments.has(option)) user_error("{}: only for a teacher behind an endpoint (--teacher endpoint --endpoint URL)", option);
+  }
+  return endpoint;
+}
+
+EndpointOptions endpoint_from(const Arguments& arguments) {
+  EndpointOptions options;
+  options.base_url = arguments.value("--endpoint");
+  options.model = arguments.value("--model");
+  options.api_key_env = arguments.value("--api-key-env", options.api_key_env);
+  const char* key = std::getenv(options.api_key_env.c_str());
+  if (!key && arguments.has("--api-key-env")) user_error("--api-key-env {}: there is no such environment variable", options.api_key_env);
+  if (key) options.api_key = key;
+  options.concurrency = concurrency_of(arguments);
+  options.retries = int(integer_in(arguments, "--retries", options.retries, 0, 1000));
+  options.reply_seconds = number_in(arguments, "--timeout", options.reply_seconds, 0.1, 86400);
+  if (arguments.has("--request-extra")) {
+    options.extra = Json::parse(arguments.value("--request-extra"), "--request-extra");
+    options.extra.object("--request-extra");
+  }
+  options.journal = arguments.value("--journal", arguments.value("--output") + ".journal.jsonl");
+  return options;
+}
+
+int concurrency_of(const Arguments& arguments) { return int(integer_in(arguments, "--concurrency", 16, 1, 4096)); }
+double temperature_of(const Arguments& arguments) { return number_in(arguments, "--temperature", 1, 0, 2); }
+int reply_tokens_of(const Arguments& arguments, int otherwise) { return int(integer_in(arguments, "--max-reply-tokens", otherwise, 16, 1 << 20)); }
+
+Prompts prompts_of(const Arguments& arguments) {
+  return arguments.has("--prompts") ? Prompts::with_folder(arguments.value("--prompts")) : Prompts::compiled_in();
+}
+
+ToolSet tools_of(const Arguments& arguments) {
+  return arguments.has("--tools") ? ToolSet::from_file(arguments.value("--tools")) : ToolSet::built_in();
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of(const Arguments& arguments) {
+  return arguments.has("--tokenizer") ? make_tokenizer(arguments.value("--tokenizer")) : nullptr;
+}
+
+std::int64_t integer_in(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
+  const std::int64_t value = arguments.integer(option, otherwise);
+  if (value < least || value > most) user_error("{} {}: expected {} to {}", option, value, least, most);
+  return value;
+}
+
+LineFile::LineFile(std::string path) : path_(std::move(path)) {
+  descriptor_ = ::open((path_ + ".part").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) user_error("{}.part: cannot be written: {}", path_, std::strerror(errno));
+}
+
+LineFile::~LineFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink((path_ + ".part").c_str());
+}
+
+void LineFile::flush() {
+  for (std::size_t at = 0; at < buffer_.size();) {
+    const ssize_t n = ::write(descriptor_, buffer_.data() + at, buffer_.size() - at);
+    if (n < 0 && errno != EINTR) user_error("{}.part: cannot be written: {}", path_, std::strerror(errno));
+    if (n > 0) at += std::size_t(n);
+  }
+  buffer_.clear();
+}
+
+void LineFile::write(const std::string& line) {
+  buffer_ += line;
+  if (buffer_.size() >= 1 << 20) flush();
+}
+
+void LineFile::finish() {
+  flush();
+  if (::fsync(descriptor_) != 0) user_error("{}.part: cannot be written: {}", path_, std::strerror(errno));
+  if (std::rename((path_ + ".part").c_str(), path_.c_str()) != 0) user_error("{}: cannot be written: {}", path_, std::strerror(errno));
+  ::close(descriptor_);
+  descriptor_ = -1;
+}
+
+void TeacherFailures::note(bool failed, const std::string& why) {
+  failed_ += failed;
+  in_a_row_ = failed ? in_a_row_ + 1 : 0;
+  if (in_a_row_ >= kMostFailuresInARow) {
+    user_error("the teacher failed at {} in a row, the last time: {}\nWhat was answered is in the journal: the same command goes on from there.",
+               in_a_row_, why);
+  }
+}
+
+int TeacherFailures::report(const std::string& journal) const {
+  if (failed_ == 0) return kExitDone;
+  fmt::print(stderr, "the teacher failed at {}; the same command tries these again and takes the others from {}\n", failed_, journal);
+  return kExitFailed;
+}
+
+}  // namespace af
