@@ -1,7 +1,10 @@
 // af_synth memory: makes, extends and shows the open-world memory.
+#include <unistd.h>
+
 #include "core/error.h"
-#include "data/synthesis/memory.h"
 #include "data/utf8.h"
+#include "launch/data_inputs.h"
+#include "launch/memory_job.h"
 #include "launch/synth_commands.h"
 
 namespace af {
@@ -17,6 +20,15 @@ void print_statements(Memory& memory, const std::string& name) {
   }
 }
 
+void print_sources(Memory& memory) {
+  fmt::print("\n  {:>14} {:>12} {:>12} {:>10} {:>10} {:>8}  {}\n", "bytes", "lines", "statements", "exact", "near", "skipped", "source");
+  for (const MemorySource& s : memory.sources()) {
+    fmt::print("  {:>14} {:>12} {:>12} {:>10} {:>10} {:>8}  {} {}{}, {}, {:.12}\n", s.bytes, s.lines, s.added, s.exact_duplicates, s.near_duplicates,
+               s.skipped, s.kind, printable(s.name), s.finished ? "" : " (unfinished)", s.licence.empty() ? "licence not known" : s.licence,
+               s.sha256);
+  }
+}
+
 int inspect(const Arguments& arguments) {
   Memory memory = Memory::open(arguments.value("--inspect"), Memory::Mode::read);
   if (arguments.has("--entity")) {
@@ -28,8 +40,52 @@ int inspect(const Arguments& arguments) {
     const MemoryCounts counts = memory.counts();
     fmt::print("{}\n  entities    {:>12}\n  statements  {:>12}\n  facts       {:>12}\n", memory.path(), counts.entities, counts.statements,
                counts.facts);
+    print_sources(memory);
   }
   return kExitDone;
+}
+
+struct InputOption {
+  const char* option;
+  SourceKind kind;
+};
+constexpr InputOption kInputs[] = {{"--documents", SourceKind::documents},
+                                   {"--trajectories", SourceKind::trajectories},
+                                   {"--triples", SourceKind::triples},
+                                   {"--debian-index", SourceKind::debian_index}};
+
+MemoryJobOptions job_from(const Arguments& arguments) {
+  MemoryJobOptions job;
+  job.output = arguments.value("--output");
+  job.append = arguments.has("--append");
+  job.time = arguments.value("--time");
+  job.licence = arguments.value("--licence");
+  job.strict = arguments.has("--strict");
+  job.max_line_bytes = arguments.integer("--max-line-bytes", job.max_line_bytes);
+  if (job.max_line_bytes < 1024 || job.max_line_bytes > 1 << 30) user_error("--max-line-bytes {}: expected 1024 to {}", job.max_line_bytes, 1 << 30);
+  job.terminal = ::isatty(STDERR_FILENO) != 0;
+  for (const InputOption& input : kInputs) {
+    for (const std::string& pattern : arguments.values(input.option)) {
+      for (const std::string& name : files_matching(pattern)) {
+        const FileStamp stamp = stamp_of(name);
+        InputFile readable(name);
+        job.inputs.push_back({input.kind, {name, true, stamp}});
+      }
+    }
+  }
+  return job;
+}
+
+int run(const Arguments& arguments) {
+  if (arguments.has("--inspect")) {
+    if (arguments.has("--output")) user_error("--output makes a memory, --inspect shows one: give one of them");
+    return inspect(arguments);
+  }
+  if (arguments.has("--entity") || arguments.has("--search")) user_error("--entity and --search belong to --inspect MEM.db");
+  if (!arguments.has("--output")) user_error("expected --output MEM.db (makes a memory) or --inspect MEM.db (shows one); --help says more");
+  const MemoryJobOptions job = job_from(arguments);
+  if (job.inputs.empty()) user_error("nothing to read: give --documents, --trajectories, --triples or --debian-index");
+  return run_memory_job(job);
 }
 
 }  // namespace
@@ -40,11 +96,38 @@ Command memory_command() {
           "",
           0,
           0,
-          {{"--inspect", Takes::one_value, "MEM.db", "shows what a memory holds", {}, true},
+          {{"--output",
+            Takes::one_value,
+            "MEM.db",
+            "the memory to make, and beside it MEM.db.manifest.json. Until all is in it is MEM.db.part: killed, the same command goes on",
+            {},
+            false},
+           {"--append", Takes::nothing, "", "adds to a memory that is there; killed, it is whole, and the same command goes on", {}, false},
+           {"--documents",
+            Takes::values,
+            "FILE",
+            "JSON lines {\"text\": ..., \"title\"?, \"url\"?, \"date\"?}; all inputs may end in .gz or .zst",
+            {},
+            false},
+           {"--trajectories", Takes::values, "FILE", "JSON lines {\"messages\": [{\"role\", \"content\"}]}: what the tools answered", {}, false},
+           {"--triples",
+            Takes::values,
+            "FILE",
+            "JSON lines {\"triples\": [[subject, relation, object], ...]}, or WebShaper's 'formalization' (variables are replaced or passed over)",
+            {},
+            false},
+           {"--debian-index", Takes::values, "FILE", "a package index: the output of 'apt-cache dumpavail', or a mirror's Packages.gz", {}, false},
+           {"--time", Takes::one_value, "TEXT", "the time of statements whose source says none, such as 2025-06", {}, false},
+           {"--licence", Takes::one_value, "TEXT", "the licence of the inputs, for the manifest", {}, false},
+           {"--max-line-bytes", Takes::one_value, "N", "a longer line is reported and skipped (default 16777216); bounds the memory", {}, false},
+           {"--strict", Takes::nothing, "", "a line or package that cannot be used fails the whole (default: it is reported and skipped)", {}, false},
+           {"--inspect", Takes::one_value, "MEM.db", "shows what a memory holds", {}, false},
            {"--entity", Takes::one_value, "NAME", "with --inspect: all statements about it", {}, false},
            {"--search", Takes::one_value, "WORDS", "with --inspect: the entities that fit the words best", {}, false}},
-          {"af_synth memory --inspect mem.db --entity ledmon", "af_synth memory --inspect mem.db --search 'admin libpci3 libudev1'"},
-          inspect};
+          {"apt-cache dumpavail > debian.txt && af_synth memory --debian-index debian.txt --output mem.db",
+           "af_synth memory --append --documents 'crawl/part-*.jsonl.zst' --trajectories trajectories.jsonl --output mem.db",
+           "af_synth memory --inspect mem.db --entity ledmon", "af_synth memory --inspect mem.db --search 'admin libpci3 libudev1'"},
+          run};
 }
 
 }  // namespace af

@@ -86,7 +86,6 @@ struct Memory::State {
     if (application.integer(1) != kVersion)
       user_error("{}: is a memory of version {}; this program knows version {}", database.path(), application.integer(1), kVersion);
     database.execute(fmt::format("PRAGMA cache_size = -{}; PRAGMA temp_store = FILE", mode == Mode::read ? 16'000 : 64'000));
-    if (mode != Mode::read) database.execute("PRAGMA journal_mode = TRUNCATE");
     return Queries(database);
   }
 
