@@ -88,7 +88,8 @@ TrainingState state_of(const JsonView& j) {
 
 void check_type(const CheckpointReader& reader, DType dtype) {
   if (reader.dtype() != dtype)
-    user_error("{}: holds {}, this run computes in {}; resume with the same runtime.precision", reader.path(), name_of(reader.dtype()), name_of(dtype));
+    user_error("{}: holds {}, this run keeps {}; runs in fp32 and bf16 go on from each other's checkpoints, those in fp64 from their own (runtime.precision)",
+               reader.path(), name_of(reader.dtype()), name_of(dtype));
 }
 
 void check_shape(const CheckpointReader& reader, const Slab& slab) {

@@ -277,6 +277,7 @@ bool Trainer::run_stage(const StageConfig& stage) {
   stragglers_.begin(mesh.shape);
   write(event("stage_begin").add("stage", stage.name).add("iteration", state_.iteration).add("layout", describe(model_->layout())));
 
+  bool save_due = false;
   auto last = [&] { return state_.stage_iteration >= stage.train_iters(); };
   auto due = [&](std::int64_t interval) { return interval > 0 && state_.iteration % interval == 0; };
   auto evaluated = [&] { return !(last() || due(config_.validation.eval_interval)) || validate(*current); };
@@ -291,7 +292,9 @@ bool Trainer::run_stage(const StageConfig& stage) {
     report_save(saver_.poll());
     if (spike_) return false;
     if (stop_ || bad_steps_ >= config_.runtime.max_bad_steps || !evaluated()) return false;
-    if (last() || !due(config_.checkpoint.save_interval)) continue;
+    save_due = save_due || due(config_.checkpoint.save_interval);
+    if (last() || !save_due || bad_steps_ > 0) continue;  // in a row of bad steps nobody shall go on
+    save_due = false;
     save(config_.checkpoint.async_save ? Save::meanwhile : Save::now, false);
     if (stop_wanted(TimeLimit::Next::step)) return false;
   }
@@ -318,10 +321,13 @@ bool Trainer::stop_wanted(TimeLimit::Next next) {
 int Trainer::end_early() {
   end_save();
   if (!stop_) {
-    say("stopped: {} steps in a row had no finite loss and gradient (runtime.max_bad_steps); nothing was learned from them, and they are not saved."
-        " A lower learning rate may help, or other data; the newest checkpoint is {}\n",
-        bad_steps_, latest_checkpoint(config_.output_dir + "/checkpoints"));
-    write(event("stop").add("reason", "bad steps").add("stage", state_.stage_name).add("iteration", state_.iteration));
+    const std::int64_t stopped_at = state_.iteration;
+    restore_good_state();
+    if (state_.iteration > saved_iteration_) save(Save::now, false);
+    say("stopped: {} steps in a row had no finite loss and gradient (runtime.max_bad_steps). Nothing was learned from them; the run can go on from before"
+        " them, iteration {}{}. A lower learning rate may help, or other data\n",
+        bad_steps_, state_.iteration, lineage_.empty() ? ", which is its beginning" : ": " + lineage_.back());
+    write(event("stop").add("reason", "bad steps").add("stage", state_.stage_name).add("iteration", stopped_at));
     return kExitFailed;
   }
   if (stop_ == kTimeIsUp && state_.iteration == begun_iteration_) {
@@ -339,7 +345,20 @@ int Trainer::end_early() {
   return kExitRequeue;
 }
 
+void Trainer::keep_good_state() {
+  if (bad_steps_ > 0) return;
+  good_.state = state_;
+  good_.expert_counts.clear();
+  for (const RouterStatistics& layer : model_->router_statistics()) good_.expert_counts.push_back(layer.previous_counts);
+}
+
+void Trainer::restore_good_state() {
+  state_ = good_.state;
+  for (std::size_t i = 0; i < good_.expert_counts.size(); ++i) model_->set_previous_counts(i, good_.expert_counts[i]);
+}
+
 StepMetrics Trainer::step(const StageConfig& stage, Stage& current) {
+  keep_good_state();
   auto begin = std::chrono::steady_clock::now();
   waited_before_ = world_.seconds_waited();
   const Mesh& mesh = model_->mesh();

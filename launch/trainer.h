@@ -44,6 +44,9 @@ class Trainer {
   // The model in the stage's layout: made, or what the stage before trained moved to it.
   void lay_out(const StageConfig& stage);
   void describe_stage(const StageConfig& stage) const;
+  // What a bad step is not to change is kept, or becomes what it was.
+  void keep_good_state();
+  void restore_good_state();
   // One optimizer step; returns what is reported of it.
   StepMetrics step(const StageConfig& stage, Stage& current);
   void report_router(const StageConfig& stage, StepMetrics& metrics);
@@ -105,6 +108,10 @@ class Trainer {
   TimeLimit time_;
   int stop_ = 0;                // what the ranks agreed on (launch/stop.h)
   std::int64_t bad_steps_ = 0;  // in a row
+  struct {
+    TrainingState state;
+    std::vector<std::vector<std::int64_t>> expert_counts;  // by layer
+  } good_;  // before the bad steps in a row; parameters and optimizer are as they were then
   std::optional<LossSpike> spike_;
   std::vector<std::string> lineage_;  // checkpoints that this run went through, oldest first
   std::int64_t begun_iteration_ = 0, saved_iteration_ = 0;  // where this run began; what the newest checkpoint has

@@ -135,6 +135,21 @@ def test_training_and_resume():
     check("one thread gives the bits of two", threads.returncode == 0 and tensors_of("threads") == tensors_of("whole"), threads.stderr)
     bf16 = run("af_train", config("bf16", replace=[("threads_per_rank: 2", "threads_per_rank: 2, precision: bf16")]))
     check("bf16 trains within 3 % of fp32", bf16.returncode == 0 and abs(steps_of("bf16")[18]["lm_loss"] / steps[18]["lm_loss"] - 1) < 0.03, bf16.stderr)
+    # What is saved is fp32 in both: neither way of going on loses a bit of it. (stage1 is made to end where it was saved.)
+    for name, words in (("bf16", ["runtime.precision=bf16"]), ("whole", [])):
+        kept = run("af_train", WORK / f"{name}.yaml", f"output_dir={name}_kept", "checkpoint.save_interval=4", "checkpoint.keep=0", *words)
+        at4 = f"{name}_kept/checkpoints/stage1-4"
+        other = "fp32" if words else "bf16"
+        common = [WORK / f"{name}.yaml", f"runtime.precision={other}", "--resume", at4]
+        end = run("af_train", *common, f"output_dir={name}_turned", "stages.0.train_iters=4", "--stage", "stage1")
+        same = run("af_checkpoint", "diff", at4, f"{name}_turned")
+        check(f"{name} in {other}: every bit of parameters and moments", kept.returncode == end.returncode == same.returncode == 0
+              and "runtime.precision: " in end.stdout, end.stdout[-800:] + end.stderr + same.stdout)
+        on = run("af_train", *common, f"output_dir={name}_on")
+        losses, those = steps_of(f"{name}_on"), steps_of(f"{name}_kept")
+        check(f"{name} goes on in {other}", on.returncode == 0 and all(abs(losses[i]["lm_loss"] / those[i]["lm_loss"] - 1) < 0.03 for i in range(5, 19)), on.stderr)
+        check(f"{name} in {other} is another arithmetic", any(losses[i]["lm_loss"] != those[i]["lm_loss"] for i in range(5, 19)))
+    refused("fp64 is apart", run("af_train", WORK / "whole.yaml", "output_dir=fp64", "runtime.precision=fp64", "--resume", "whole_kept/checkpoints/stage1-4"), "fp64", "f32")
     # A mutant: another seed must not pass for the same run.
     other = run("af_train", config("seed", replace=[("seed: 7", "seed: 8")]))
     check("the comparison notices another seed", other.returncode == 0 and tensors_of("seed") != tensors_of("whole"))

@@ -142,6 +142,16 @@ class Stops:
         self.check("a run that diverges ends with 1 and says why", code == 1 and "3 steps in a row" in output and "max_bad_steps" in output, f"{code} {output[-2000:]}")
         self.check("after so many bad steps in a row", len(bad) >= 3 and bad[-3:] == list(range(max(steps) - 2, max(steps) + 1)), str(bad))
         events = self.events("diverges", "bad_step")
+        # The weights before the bad steps are those of a run that ends there.
+        good = bad[-3] - 1
+        self.check("the state before them is saved, and said", f"iteration {good}: diverges/checkpoints/stage1-{good}" in output, output[-500:])
+        self.run("af_train", path, "output_dir=diverges_not", f"stages.0.train_iters={good}", "--stage", "stage1")
+        code, output = self.run("af_checkpoint", "diff", "diverges", "diverges_not")
+        self.check("it is the state of a run that ends there", code == 0 and (self.work / f"diverges/checkpoints/stage1-{good}").exists(), output)
+        state, other = (json.loads((self.work / out / "checkpoints/latest/state.json").read_text()) for out in ("diverges", "diverges_not"))
+        self.check("also of data and routers", all(state[k] == other[k] for k in ("iteration", "data", "previous_expert_counts", "skipped", "optimizer_steps")), f"{state}\n{other}")
+        code, output = self.run("af_train", path, "stages.0.lr.lr=1e-3", "stages.0.lr.min_lr=1e-3", "stages.0.train_iters=12")
+        self.check("from which another learning rate goes on", f"iteration {good})" in output and code in (0, 1), output[-800:])
         self.check("each has an event", [e["iteration"] for e in events] == bad and events[-1]["in_a_row"] == 3, str([(e["iteration"], e["in_a_row"]) for e in events]))
         self.check("with the step's samples", [s["sequence"] for s in events[-1]["sequences"]] == [s["sequence"] for s in self.replay("diverges", bad[-1])])
 
