@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "data/hash.h"
 #include "data/json.h"
 
 namespace af {
@@ -20,7 +21,14 @@ namespace {
 constexpr std::string_view kHead = "{\"journal\":\"af_synth\",\"version\":1}\n";
 constexpr std::string_view kKeyBegin = "{\"key\":\"", kKeyEnd = "\",";
 constexpr std::size_t kKeyDigits = 64, kPrefix = kKeyBegin.size() + kKeyDigits + kKeyEnd.size();
+constexpr std::size_t kSumBytes = 26;  // of ,"sum":"0123456789abcdef"}
 constexpr std::chrono::seconds kSyncEvery{1};
+
+std::string sum_of(std::string_view line) { return fmt::format(",\"sum\":\"{:016x}\"}}", hash64(line, 0)); }
+
+bool is_whole(std::string_view line) {
+  return line.size() > kSumBytes && line.substr(line.size() - kSumBytes) == sum_of(line.substr(0, line.size() - kSumBytes));
+}
 
 std::uint64_t short_key(std::string_view key) {
   std::uint64_t bits = 0;
@@ -128,14 +136,12 @@ std::optional<ChatReply> ChatJournal::find(const std::string& key) const {
     if (found == places_.end()) return std::nullopt;
     place = found->second;
   }
-  try {
-    const Json json = Json::parse(read(place), path_);
-    const JsonView line(json, path_);
-    if (line["key"].string() != key) return std::nullopt;  // two keys with the same first 64 bits
-    return ChatReply{line["text"].string(), line["prompt_tokens"].integer(), line["completion_tokens"].integer(), line["length_limited"].boolean()};
-  } catch (const UserError&) {  // damaged where the opening did not look: it is asked for again
-    return std::nullopt;
-  }
+  const std::string text = read(place);
+  if (!is_whole(text)) return std::nullopt;  // damaged where the opening did not look: it is asked for again
+  const Json json = Json::parse(text, path_);
+  const JsonView line(json, path_);
+  if (line["key"].string() != key) return std::nullopt;  // two keys with the same first 64 bits
+  return ChatReply{line["text"].string(), line["prompt_tokens"].integer(), line["completion_tokens"].integer(), line["length_limited"].boolean()};
 }
 
 void ChatJournal::append(const std::string& key, const std::string& purpose, const ChatReply& reply) {
@@ -146,7 +152,9 @@ void ChatJournal::append(const std::string& key, const std::string& purpose, con
   json.set("prompt_tokens", reply.prompt_tokens);
   json.set("completion_tokens", reply.completion_tokens);
   json.set("length_limited", reply.length_limited);
-  const std::string line = json.dump() + "\n";
+  std::string line = json.dump();
+  line.pop_back();  // the brace
+  line += sum_of(line) + "\n";
   bool sync = false;
   {
     std::lock_guard lock(mutex_);

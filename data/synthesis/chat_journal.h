@@ -1,7 +1,8 @@
 // Every answer that a teacher has given, so that a run which is killed and started again asks for none of them twice. A file of
 // JSON lines that is only appended to:
 //   {"journal":"af_synth","version":1}
-//   {"key":"64 hexadecimal digits","purpose":"fas.question","text":"...","prompt_tokens":9,"completion_tokens":7,"length_limited":false}
+//   {"key":"64 hexadecimal digits","purpose":"fas.question","text":"...","prompt_tokens":9,"completion_tokens":7,"length_limited":false,
+//    "sum":"XXH3 of the line's bytes before this member"}   (all in one line)
 // A process that is killed loses no line that append() has returned from; a machine that loses power, those of the last second.
 // In memory: 40 bytes an answer; texts stay in the file.
 #pragma once

@@ -76,7 +76,7 @@ TEST(ChatJournal, TakesNoDamagedLineForAnAnswer) {
   const std::size_t second = whole.find(key(1)), key_end = second + 64;
   std::string zeros = whole, hollow = whole;
   for (std::size_t at = second; at < key_end; ++at) zeros[at] = '\0';  // a block that the disk did not keep
-  hollow[whole.find("prompt_tokens", key_end) - 1] = ' ';              // no JSON any more, which only a look into the line tells
+  hollow[whole.find("prompt_tokens", key_end) - 1] = ' ';              // which only a look into the line tells
   put(path, zeros);
   {
     ChatJournal journal(path);

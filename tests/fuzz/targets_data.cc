@@ -11,6 +11,7 @@
 #include "data/megatron_dataset.h"
 #include "data/safetensors.h"
 #include "data/sha256.h"
+#include "data/synthesis/chat_journal.h"
 #include "data/token_dataset.h"
 #include "data/tokenizer.h"
 #include "launch/dataset_check.h"
@@ -258,10 +259,46 @@ Target hostile_tokens_target() {
   return t;
 }
 
+// A teacher's answers: a damaged line is none of them, the others stay, and more can be appended.
+Target journal_target() {
+  Target t;
+  t.name = "journal";
+  t.rule = "each answer has a checksum: it is the one that was written, or it is not there";
+  const auto answer = [](int i) {
+    return ChatReply{fmt::format("<think>{}</think>\n\"\u00e9\"", i) + std::string(std::size_t(i) * 40, 'x'), i, 7, i % 2 == 1};
+  };
+  const auto key = [](int i) { return sha256_hex(std::to_string(i)); };
+  const std::string folder = scratch_folder() + "/corpus";
+  fs::create_directories(folder);
+  for (const int count : {0, 1, 12}) {
+    {
+      ChatJournal journal(folder + "/x.journal");
+      for (int i = 0; i < count; ++i) journal.append(key(i), "fas.question", answer(i));
+    }
+    t.corpus.push_back({{"x.journal", read_file(folder + "/x.journal")}});
+    fs::remove(folder + "/x.journal");
+  }
+  t.read = [answer, key](const std::string& where) {
+    std::string out;
+    for (const bool second : {false, true}) {
+      ChatJournal journal(where + "/x.journal");
+      for (int i = 0; i < 13; ++i) {
+        const std::optional<ChatReply> found = journal.find(key(i));
+        if (found && *found != answer(i)) throw SilentDamage(fmt::format("answer {} is another: {}", i, found->text));
+        if (!found && second) throw SilentDamage(fmt::format("answer {} was appended and is not there", i));
+        if (!found) journal.append(key(i), "fas.question", answer(i));
+        out += found ? "1" : "0";
+      }
+    }
+    return out;
+  };
+  return t;
+}
+
 }  // namespace
 
 std::vector<Target> data_targets() {
-  return {json_target(), safetensors_target(), tokenizer_target(), megatron_target(), tokens_target(), hostile_tokens_target()};
+  return {json_target(), safetensors_target(), tokenizer_target(), megatron_target(), tokens_target(), hostile_tokens_target(), journal_target()};
 }
 
 }  // namespace af::fuzz
