@@ -6,6 +6,7 @@
 #include "data/synthesis/in_order.h"
 #include "launch/progress.h"
 #include "launch/synth_commands.h"
+#include "launch/synth_offline.h"
 #include "launch/synth_teacher.h"
 
 namespace af {
@@ -95,6 +96,7 @@ std::vector<Option> fas_options() {
        {"--tokenizer", Takes::one_value, "NAME", "endpoint: by which lengths are counted (default: four bytes a token)", {}, false},
        {"--answer-judge", Takes::nothing, "", "endpoint: where an answer differs in its words from the right one, the teacher is asked", {}, false},
        {"--rejects", Takes::one_value, "FILE", "endpoint: what was not kept, and why (default OUTPUT.rejects.jsonl)", {}, false}});
+  append_options(options, offline_fas_options());
   return options;
 }
 
@@ -108,11 +110,11 @@ Command fas_command() {
       0,
       0,
       fas_options(),
-      {"af_synth fas --memory mem.db --endpoint http://localhost:8000/v1 --model Qwen3-30B-A3B --count 10000 --output fas.jsonl",
+      {"af_synth fas --memory mem.db --kind planning --split train --count 100000 --output plan.jsonl",
+       "af_synth fas --memory mem.db --endpoint http://localhost:8000/v1 --model Qwen3-30B-A3B --count 10000 --output fas.jsonl",
        "af_synth fas --memory mem.db --endpoint http://localhost:8000/v1 --model m --styles multi_hop numerical --kind planning --output plan.jsonl"},
       [](const Arguments& arguments) {
-        if (!asks_endpoint(arguments)) user_error("--endpoint URL is missing");
-        return run_fas_endpoint(arguments);
+        return asks_endpoint(arguments) ? run_fas_endpoint(arguments) : run_fas_offline(arguments);
       }};
 }
 

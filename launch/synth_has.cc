@@ -13,6 +13,7 @@
 #include "launch/data_inputs.h"
 #include "launch/progress.h"
 #include "launch/synth_commands.h"
+#include "launch/synth_offline.h"
 #include "launch/synth_teacher.h"
 
 namespace af {
@@ -192,6 +193,7 @@ std::vector<Option> has_options() {
       {"--rejects", Takes::one_value, "FILE", "what was not kept, and why (default OUTPUT.rejects.jsonl)", {}, false},
   };
   append_options(options, endpoint_options());
+  append_options(options, offline_has_options());
   return options;
 }
 
@@ -205,12 +207,14 @@ Command has_command() {
       0,
       0,
       has_options(),
-      {"af_synth has --trajectories trajectories.jsonl --options 2..5 --max-tokens 32768 --output has.jsonl",
+      {"af_synth has --memory mem.db --options 2..4 --split train --count 20000 --output has.jsonl",
+       "af_synth has --trajectories trajectories.jsonl --options 2..5 --max-tokens 32768 --output has.jsonl",
        "af_synth has --trajectories 'part-*.jsonl.zst' --endpoint http://localhost:8000/v1 --model Qwen3-30B-A3B --outcome given --output has.jsonl",
        "af_synth has --trajectories trajectories.jsonl --options 4..200 --min-tokens 65536 --max-tokens 131072 --output long_has.jsonl"},
       [](const Arguments& arguments) {
-        if (!arguments.has("--trajectories")) user_error("--trajectories FILE is missing");
-        return HasJob(arguments).run();
+        if (arguments.has("--trajectories") == arguments.has("--memory"))
+          user_error("expected either --trajectories FILE or, to make trajectories of what is known, --memory MEM.db");
+        return arguments.has("--memory") ? run_has_offline(arguments) : HasJob(arguments).run();
       }};
 }
 

@@ -8,16 +8,21 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <thread>
+#include <tuple>
 
 #include "core/error.h"
 #include "data/synthesis/memory.h"
 #include "data/synthesis/offline_batch.h"
 #include "data/synthesis/offline_planning.h"
+#include "data/synthesis/offline_trajectory.h"
 #include "launch/progress.h"
 
 namespace af {
 namespace {
+
+constexpr int kTries = 40;  // to make a trajectory of a given number and style
 
 double share_of(const Arguments& arguments, const std::string& option, double otherwise) {
   if (!arguments.has(option)) return otherwise;
@@ -35,6 +40,19 @@ int number_of(const Arguments& arguments, const std::string& option, std::int64_
   return int(number);
 }
 
+// "4" or "2..6"
+std::pair<int, int> range_of(const Arguments& arguments, const std::string& option, std::pair<int, int> otherwise, int least, int most) {
+  const std::string text = arguments.value(option, fmt::format("{}..{}", otherwise.first, otherwise.second));
+  int a = 0;
+  const char* end = text.data() + text.size();
+  auto read = std::from_chars(text.data(), end, a);
+  int b = a;
+  if (read.ec == std::errc() && end - read.ptr > 2 && read.ptr[0] == '.' && read.ptr[1] == '.') read = std::from_chars(read.ptr + 2, end, b);
+  if (read.ec != std::errc() || read.ptr != end || a < least || b < a || b > most)
+    user_error("{} {}: expected a number from {} to {}, or two as {}..{}", option, text, least, most, otherwise.first, otherwise.second);
+  return {a, b};
+}
+
 std::vector<Style> styles_of(const Arguments& arguments) {
   std::vector<Style> styles;
   for (int i = 0; i < kStyles; ++i) {
@@ -49,8 +67,7 @@ QuestionOptions question_options(const Arguments& arguments) {
   const std::string split = arguments.value("--split", "all");
   options.split = split == "train" ? Split::train : split == "heldout" ? Split::heldout : Split::all;
   options.heldout_share = share_of(arguments, "--heldout-share", options.heldout_share);
-  options.least_clues = number_of(arguments, "--least-clues", options.least_clues, 1, 5);
-  options.most_clues = number_of(arguments, "--most-clues", std::max(options.most_clues, options.least_clues), options.least_clues, 5);
+  std::tie(options.least_clues, options.most_clues) = range_of(arguments, "--clues", {options.least_clues, options.most_clues}, 1, 6);
   return options;
 }
 
@@ -63,9 +80,31 @@ FactIndex index_of(Memory& memory) {
   return index;
 }
 
-std::string page_url(Memory& memory, std::int64_t entity) {
-  const std::string url = memory.entity_url(entity);
-  return url.empty() ? "memory://entity/" + memory.entity_name(entity) : url;
+// What the tools answer: results with their pages, a page's statements, at most `lines` of each.
+WorldAccess world_of(const std::shared_ptr<Memory>& memory, int lines) {
+  const auto page_url = [memory](int entity) {
+    const std::string url = memory->entity_url(entity + 1);
+    return url.empty() ? "memory://entity/" + memory->entity_name(entity + 1) : url;
+  };
+  const auto call = [memory, lines](const ToolCall& tool) {
+    std::string text = "<tool_response>\n";
+    if (const Json* queries = tool.arguments.find("query")) {
+      for (const Json& query : queries->array()) {
+        for (const Memory::Found& found : memory->search(query.string(), std::min(lines, 4)))
+          text += found.title + " " + (found.url.empty() ? "memory://entity/" + found.title : found.url) + "\n";
+      }
+    } else if (const Json* urls = tool.arguments.find("url")) {
+      for (const Json& url : urls->array()) {
+        constexpr std::string_view kScheme = "memory://entity/";
+        const std::string& page = url.string();
+        const auto entity = page.starts_with(kScheme) ? memory->find_entity(std::string_view(page).substr(kScheme.size())) : memory->find_page(page);
+        if (!entity) continue;
+        for (const Statement& statement : memory->statements_of(*entity, lines)) text += statement.text + "\n";
+      }
+    }
+    return text + "</tool_response>";
+  };
+  return {call, page_url};
 }
 
 // All that a command needs, and the loop.
@@ -129,26 +168,40 @@ std::vector<Option> offline_options() {
        {"all", "train", "heldout"},
        false},
       {"--heldout-share", Takes::one_value, "SHARE", "offline: of the entities (default 0.1)", {}, false},
-      {"--least-clues", Takes::one_value, "N", "offline: clues that name an entity (default 2)", {}, false},
-      {"--most-clues", Takes::one_value, "N", "offline: default 3", {}, false}};
+      {"--clues", Takes::one_value, "A..B", "offline: how many name an entity (default 2..3)", {}, false},
+      {"--threads", Takes::one_value, "N", "offline: default: all cores; the result does not depend on it", {}, false}};
 }
 
 std::vector<Option> offline_fas_options() {
   std::vector<Option> options = offline_options();
   options.push_back(
-      {"--questions-per-entity", Takes::one_value, "K", "offline: differently styled questions that begin with one entity (default 5)", {}, false});
+      {"--styles-per-memory", Takes::one_value, "K", "differently styled questions on one entity's facts (offline: default 5)", {}, false});
+  options.push_back({"--kind", Takes::one_value, "", "what is made of a question (default both)", {"planning", "reasoning", "both"}, false});
   options.push_back({"--reasoning-share", Takes::one_value, "SHARE", "offline: of samples that reason instead of planning (default 0.2)", {}, false});
+  return options;
+}
+
+std::vector<Option> offline_has_options() {
+  std::vector<Option> options = offline_options();
+  options.push_back({"--count", Takes::one_value, "N", "offline: samples (default 1000)", {}, false});
+  options.push_back({"--memory", Takes::one_value, "MEM.db", "offline: what is known (af_synth memory), to make trajectories of", {}, false});
+  options.push_back({"--options", Takes::one_value, "A..B", "how many a step has (offline: default 2..5)", {}, false});
+  options.push_back({"--wording", Takes::one_value, "", "of the choices (default both)", {"decision", "solutions", "both"}, false});
+  options.push_back({"--failed-share", Takes::one_value, "SHARE", "offline: of trajectories that end with a wrong answer (default 0.25)", {}, false});
+  options.push_back({"--response-lines", Takes::one_value, "N", "offline: of a page, at most (default 12)", {}, false});
+  options.push_back({"--most-bytes", Takes::one_value, "N", "offline: a longer sample is left out (default 6000)", {}, false});
   return options;
 }
 
 int run_fas_offline(const Arguments& arguments) {
   const std::vector<Style> styles = styles_of(arguments);
   const std::uint64_t seed = std::uint64_t(arguments.integer("--seed", 1));
-  const int per_entity = number_of(arguments, "--questions-per-entity", kStyles, 1, 1000);
-  const double reasoning_share = share_of(arguments, "--reasoning-share", 0.2);
+  const int per_entity = number_of(arguments, "--styles-per-memory", kStyles, 1, 1000);
+  const std::string kind = arguments.value("--kind", "both");
+  const double reasoning_share = kind == "planning" ? 0 : kind == "reasoning" ? 1 : share_of(arguments, "--reasoning-share", 0.2);
   return run(arguments, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
     const auto memory = std::make_shared<Memory>(Memory::open(path, Memory::Mode::read));
-    const auto planner = std::make_shared<OfflinePlanner>(maker, wording, [memory](int entity) { return page_url(*memory, entity + 1); });
+    const auto planner = std::make_shared<OfflinePlanner>(maker, wording, world_of(memory, 1).page_url);
     return [=, &maker](std::int64_t number) -> std::optional<Sample> {
       Dice entity_dice(seed, hash_name(fmt::format("entity {}", number / per_entity))), dice(seed, hash_name(fmt::format("fas {}", number)));
       const int entity = maker.random_entity(entity_dice);
@@ -161,6 +214,34 @@ int run_fas_offline(const Arguments& arguments) {
         if (!sample) continue;
         sample->id = fmt::format("fas-{}-{}", seed, number);
         return sample;
+      }
+      return std::nullopt;
+    };
+  });
+}
+
+int run_has_offline(const Arguments& arguments) {
+  const std::vector<Style> styles = styles_of(arguments);
+  const std::uint64_t seed = std::uint64_t(arguments.integer("--seed", 1));
+  TrajectoryOptions options;
+  std::tie(options.least_options, options.most_options) = range_of(arguments, "--options", {options.least_options, options.most_options}, 2, 100);
+  const int lines = number_of(arguments, "--response-lines", 12, 1, 1000000);
+  options.failed_share = share_of(arguments, "--failed-share", options.failed_share);
+  options.most_bytes = number_of(arguments, "--most-bytes", 6000, 500, 1 << 30);
+  const std::string wording_name = arguments.value("--wording", "both");
+  if (wording_name != "both") options.wording = wording_name == name_of(HasWording::decision) ? HasWording::decision : HasWording::solutions;
+  return run(arguments, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
+    const auto memory = std::make_shared<Memory>(Memory::open(path, Memory::Mode::read));
+    const auto trajectories = std::make_shared<TrajectoryMaker>(maker, wording, options);
+    const WorldAccess access = world_of(memory, lines);
+    return [=](std::int64_t number) -> std::optional<Sample> {
+      Dice dice(seed, hash_name(fmt::format("has {}", number)));
+      const Style style = styles[std::size_t(number) % styles.size()];
+      for (int attempt = 0; attempt < kTries; ++attempt) {
+        auto made = trajectories->make(style, dice, access);
+        if (!made) continue;
+        made->sample.id = fmt::format("has-{}-{}", seed, number);
+        return std::move(made->sample);
       }
       return std::nullopt;
     };

@@ -1,4 +1,4 @@
-// The offline teacher of 'af_synth fas': samples from the facts of a memory, without any server.
+// The offline teacher of 'af_synth fas' and 'af_synth has': samples from the facts of a memory, without any server.
 #pragma once
 #include <vector>
 
@@ -9,7 +9,9 @@ namespace af {
 // What both commands take beside --memory, --output, --count and --seed when --teacher is offline.
 std::vector<Option> offline_options();
 std::vector<Option> offline_fas_options();
+std::vector<Option> offline_has_options();
 
 int run_fas_offline(const Arguments& arguments);  // exit code; UserError
+int run_has_offline(const Arguments& arguments);
 
 }  // namespace af
