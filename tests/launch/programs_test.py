@@ -149,7 +149,7 @@ def test_training_and_resume():
         losses, those = steps_of(f"{name}_on"), steps_of(f"{name}_kept")
         check(f"{name} goes on in {other}", on.returncode == 0 and all(abs(losses[i]["lm_loss"] / those[i]["lm_loss"] - 1) < 0.03 for i in range(5, 19)), on.stderr)
         check(f"{name} in {other} is another arithmetic", any(losses[i]["lm_loss"] != those[i]["lm_loss"] for i in range(5, 19)))
-    refused("fp64 is apart", run("af_train", WORK / "whole.yaml", "output_dir=fp64", "runtime.precision=fp64", "--resume", "whole_kept/checkpoints/stage1-4"), "fp64", "f32")
+    refused("fp64 is apart", run("af_train", WORK / "whole.yaml", "output_dir=fp64", "runtime.precision=fp64", "--resume", "whole_kept/checkpoints/stage1-4"), "fp64", "float32")
     # A mutant: another seed must not pass for the same run.
     other = run("af_train", config("seed", replace=[("seed: 7", "seed: 8")]))
     check("the comparison notices another seed", other.returncode == 0 and tensors_of("seed") != tensors_of("whole"))
