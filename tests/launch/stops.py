@@ -1,6 +1,7 @@
 """Runs that end before their work does, and go on: signals in every phase, the time limit, bad steps, another configuration at the resume."""
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -106,6 +107,20 @@ class Stops:
             ours = sorted(set((e["iteration"], e["lm_loss"]) for e in self.events(out, "validation")))
             self.check(f"{name}: no evaluation is lost", ours == validations, f"{ours} {validations}")
             self.check(f"{name}: the weights of a run that never stopped", self.weights(out) == weights)
+        # Moments that a seed names: how much the run has reported, and some milliseconds more.
+        size = lambda out: (self.work / out / "metrics.jsonl").stat().st_size if (self.work / out / "metrics.jsonl").exists() else 0
+        moments, stopped = random.Random(5), 0
+        for i in range(6):
+            out, share, after = f"stop_moment{i}", moments.uniform(0, 0.9), moments.uniform(0, 0.02)
+            path = self.config(out, replace=longer)
+            code, output = self.stopped(out, out, path, lambda job: size(out) >= share * size("undisturbed") and time.sleep(after) is None)
+            stopped += code == REQUEUE
+            self.check(f"a signal at {share:.2f}: 75, or all was done", code == (REQUEUE if "stopped by" in output else 0), f"{code}\n{output[-1500:]}")
+            code, output = self.run("af_train", path)
+            steps = self.steps(out)
+            same = sorted(steps) == sorted(whole) and all(steps[i][k] == whole[i][k] for i in whole for k in ("lm_loss", "grad_norm", "params_norm"))
+            self.check(f"a signal at {share:.2f}: the same run", code == 0 and same and self.weights(out) == weights, output[-1500:])
+        self.check("most of them stop it", stopped >= 4, str(stopped))
         # A second request ends it at once: nothing is saved. (One that comes with the first is the first.)
         slow = [("train_iters: 12", "train_iters: 4"), ("global_batch_size: 4", "global_batch_size: 4096")]
         path = self.config("twice", replace=slow)

@@ -7,6 +7,7 @@ Closes with "N passed, N failed, N skipped"."""
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -281,7 +282,7 @@ def ranks_of(out):
     found = {}
     for process in subprocess.run(["pgrep", "-f", f"^{BUILD}/bin/af_train.*output_dir={out}"], capture_output=True, text=True).stdout.split():
         try:
-            rank = re.search(r"OMPI_COMM_WORLD_RANK=(\d+)\0", pathlib.Path(f"/proc/{process}/environ").read_text())
+            rank = re.search(r"(?:OMPI_COMM_WORLD|PMIX)_RANK=(\d+)\0", pathlib.Path(f"/proc/{process}/environ").read_text())
         except OSError:
             continue
         if rank:
@@ -313,17 +314,25 @@ def shown(out):
 STOPPED_RUN = sizes(tp=2, ep=2) + ["stages.0.train_iters=12", "validation.eval_interval=5", "validation.eval_iters=4"]
 
 
+# A moment in each phase, by what a run shows of itself. (The first checkpoint is of iteration 2: its save is under way where its folder is there.)
+PHASES = {
+    "start": lambda out: len(ranks_of(out)) == 4 and all(listens(process) for process in ranks_of(out).values()),
+    "data": lambda out: any(line.get("event") == "stage_begin" for line in shown(out)),
+    "step": lambda out: any(line.get("iteration") == 3 for line in shown(out)),
+    "evaluation": lambda out: any(line.get("iteration") == 5 for line in shown(out)),
+    "save": lambda out: (WORK / out / "checkpoints").exists() and any((WORK / out / "checkpoints").iterdir()),
+}
+
+
 def stops():
     """All ranks stop at one step, save, and end with 75; the run that goes on has the bits of one that never stopped."""
     code, output, _ = train(4, "unstopped", *STOPPED_RUN)
     check("a run that nobody stops", code == 0, output)
     whole = weights("unstopped")
-    at = {
-        "start": lambda out: len(ranks_of(out)) == 4 and all(listens(process) for process in ranks_of(out).values()),
-        "step": lambda out: any(line.get("iteration") == 3 for line in shown(out)),
-        "evaluation": lambda out: any(line.get("iteration") == 5 for line in shown(out)),
-    }
-    for what, ready in at.items():
+    # And two that a seed names, after the last rank has begun.
+    random.seed(11)
+    moments = {f"moment{i}": (lambda seconds: lambda out: PHASES["start"](out) and time.sleep(seconds) is None)(random.uniform(0, 1)) for i in range(2)}
+    for what, ready in (PHASES | moments).items():
         out = f"stop_{what}"
         job = start(command(4, out, *STOPPED_RUN))
         check(f"{what}: the signal comes in time", wait_for(job, lambda: ready(out)))
@@ -336,7 +345,7 @@ def stops():
         check(f"{what}: goes on from there, to the same bits", code == 0 and weights(out) == whole, f"{stopped} {output[-1500:]}")
     # One rank alone is asked, by a TERM: all stop.
     job = start(command(4, "stop_one", *STOPPED_RUN, "stages.0.train_iters=3000"))
-    wait_for(job, lambda: at["step"]("stop_one"))
+    wait_for(job, lambda: PHASES["step"]("stop_one"))
     os.kill(ranks_of("stop_one")[2], signal.SIGTERM)
     code, output, _ = finish(job, 60)
     check("TERM to one rank: all stop and save", code == 75 and "stopped by SIGTERM" in output and (WORK / "stop_one/checkpoints/latest").exists(), f"{code} {output[-1500:]}")
@@ -412,14 +421,16 @@ def slurm():
     log = (WORK / "slurm.log").read_text() if running else ""
     check("sbatch: USR1 saves, the job starts again and ends as if nothing had been", ended and "stopped by SIGUSR1" in log and "resumed from" in log
           and weights("in_slurm") == whole, f"{number} {state()} {log[-2500:]}")
-    words = ["srun", "--mpi=pmix", "-n", "4", str(BUILD / "bin/af_train"), "run.yaml", "output_dir=in_srun", *STOPPED_RUN]
-    job = start(words)
-    wait_for(job, lambda: any(line.get("iteration") == 3 for line in shown("in_srun")), 90)
-    subprocess.run(["scancel", "--signal=TERM", "--name=af_train"])
-    code, output, _ = finish(job, 60)
-    check("srun: TERM to all ranks saves, 75", code == 75 and "stopped by SIGTERM" in output, f"{code} {output[-2000:]}")
-    code, output, _ = finish(start(words), 120)
-    check("srun: goes on to the same bits", code == 0 and weights("in_srun") == whole, f"{code} {output[-2000:]}")
+    for i, (what, ready) in enumerate(PHASES.items()):
+        name, out = ("TERM", "USR1")[i % 2], f"in_srun_{what}"
+        words = ["srun", "--mpi=pmix", "-n", "4", str(BUILD / "bin/af_train"), "run.yaml", f"output_dir={out}", *STOPPED_RUN]
+        job = start(words)
+        wait_for(job, lambda: ready(out), 90)
+        subprocess.run(["scancel", f"--signal={name}", "--name=af_train"])
+        code, output, _ = finish(job, 60)
+        check(f"srun: {name} to all ranks in {what} saves, 75", code == 75 and f"stopped by SIG{name}" in output, f"{code} {output[-2000:]}")
+        code, output, _ = finish(start(words), 120)
+        check(f"srun, {what}: goes on to the same bits", code == 0 and weights(out) == whole, f"{code} {output[-2000:]}")
 
 
 def spikes():
