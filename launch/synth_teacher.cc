@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
 #include "core/error.h"
@@ -32,51 +31,39 @@ double number_in(const Arguments& arguments, const std::string& option, double o
 }  // namespace
 
 std::vector<Option> endpoint_options() {
-  return {
+  std::vector<Option> options{
       {"--teacher",
        Takes::one_value,
        "",
        "who writes: offline (no server, from what is there; the default), or an endpoint (where --endpoint is given)",
        {"offline", "endpoint"},
        false},
-      {"--endpoint", Takes::one_value, "URL", "an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as http://localhost:8000/v1", {}, false},
-      {"--model", Takes::one_value, "NAME", "endpoint: the model's name there", {}, false},
-      {"--api-key-env",
-       Takes::one_value,
-       "VARIABLE",
-       "endpoint: the environment variable with the key (default OPENAI_API_KEY); the key is written nowhere",
-       {},
-       false},
-      {"--concurrency", Takes::one_value, "N", "endpoint: requests at the same time (default 16)", {}, false},
-      {"--retries", Takes::one_value, "N", "endpoint: attempts after the first, with growing waits (default 10)", {}, false},
-      {"--timeout", Takes::one_value, "SECONDS", "endpoint: for one reply (default 600)", {}, false},
-      {"--journal",
-       Takes::one_value,
-       "FILE",
-       "endpoint: keeps every answer (default OUTPUT.journal.jsonl): the same command, given again, asks only what is not in it",
-       {},
-       false},
-      {"--request-extra",
-       Takes::one_value,
-       "JSON",
-       "endpoint: more members of each request, as '{\"chat_template_kwargs\": {\"enable_thinking\": false}}'",
-       {},
-       false},
-      {"--temperature", Takes::one_value, "T", "endpoint: 0 to 2 (default 1); judges are asked at 0", {}, false},
-      {"--max-reply-tokens", Takes::one_value, "N", "endpoint: of one reply; a reply that is cut off is not used", {}, false},
-      {"--prompts",
-       Takes::one_value,
-       "FOLDER",
-       "endpoint: files NAME.txt in the place of the prompts that are compiled in (examples/synthesis/prompts)",
-       {},
-       false},
-      {"--tools",
-       Takes::one_value,
-       "FILE",
-       "the agent's tools as JSON in OpenAI's format (default: search, visit, google_scholar, parse_file, PythonInterpreter)",
-       {},
-       false},
   };
+  append_options(options, connection_options());
+  append_options(options,
+                 {
+                     {"--journal",
+                      Takes::one_value,
+                      "FILE",
+                      "endpoint: keeps every answer (default OUTPUT.journal.jsonl): the same command, given again, asks only what is not in it",
+                      {},
+                      false},
+                     {"--temperature", Takes::one_value, "T", "endpoint: 0 to 2 (default 1); judges are asked at 0", {}, false},
+                     {"--max-reply-tokens", Takes::one_value, "N", "endpoint: of one reply; a reply that is cut off is not used", {}, false},
+                     {"--prompts",
+                      Takes::one_value,
+                      "FOLDER",
+                      "endpoint: files NAME.txt in the place of the prompts that are compiled in (examples/synthesis/prompts)",
+                      {},
+                      false},
+                     {"--tools",
+                      Takes::one_value,
+                      "FILE",
+                      "the agent's tools as JSON in OpenAI's format (default: search, visit, google_scholar, parse_file, PythonInterpreter)",
+                      {},
+                      false},
+                 });
+  return options;
 }
 
 void append_options(std::vector<Option>& options, const std::vector<Option>& more) {
@@ -90,33 +77,20 @@ bool asks_endpoint(const Arguments& arguments) {
   const bool endpoint = arguments.value("--teacher", arguments.has("--endpoint") ? "endpoint" : "offline") == "endpoint";
   if (endpoint && !arguments.has("--endpoint")) user_error("--teacher endpoint: --endpoint URL is missing");
   if (endpoint && !arguments.has("--model")) user_error("--endpoint {}: --model NAME is missing", arguments.value("--endpoint"));
-  for (const char* option : {"--endpoint", "--model", "--api-key-env", "--concurrency", "--retries", "--timeout", "--journal", "--request-extra",
-                             "--temperature", "--max-reply-tokens", "--prompts"}) {
+  std::vector<std::string> of_endpoint{"--journal", "--temperature", "--max-reply-tokens", "--prompts"};
+  for (const Option& option : connection_options()) of_endpoint.push_back(option.name);
+  for (const std::string& option : of_endpoint) {
     if (!endpoint && arguments.has(option)) user_error("{}: only for a teacher behind an endpoint (--teacher endpoint --endpoint URL)", option);
   }
   return endpoint;
 }
 
 EndpointOptions endpoint_from(const Arguments& arguments) {
-  EndpointOptions options;
-  options.base_url = arguments.value("--endpoint");
-  options.model = arguments.value("--model");
-  options.api_key_env = arguments.value("--api-key-env", options.api_key_env);
-  const char* key = std::getenv(options.api_key_env.c_str());
-  if (!key && arguments.has("--api-key-env")) user_error("--api-key-env {}: there is no such environment variable", options.api_key_env);
-  if (key) options.api_key = key;
-  options.concurrency = concurrency_of(arguments);
-  options.retries = int(integer_in(arguments, "--retries", options.retries, 0, 1000));
-  options.reply_seconds = number_in(arguments, "--timeout", options.reply_seconds, 0.1, 86400);
-  if (arguments.has("--request-extra")) {
-    options.extra = Json::parse(arguments.value("--request-extra"), "--request-extra");
-    options.extra.object("--request-extra");
-  }
+  EndpointOptions options = connection_from(arguments);
   options.journal = arguments.value("--journal", arguments.value("--output") + ".journal.jsonl");
   return options;
 }
 
-int concurrency_of(const Arguments& arguments) { return int(integer_in(arguments, "--concurrency", 16, 1, 4096)); }
 double temperature_of(const Arguments& arguments) { return number_in(arguments, "--temperature", 1, 0, 2); }
 int reply_tokens_of(const Arguments& arguments, int otherwise) { return int(integer_in(arguments, "--max-reply-tokens", otherwise, 16, 1 << 20)); }
 

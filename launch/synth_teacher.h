@@ -10,6 +10,7 @@
 #include "data/synthesis/tool_schema.h"
 #include "data/tokenizer.h"
 #include "launch/arguments.h"
+#include "launch/teacher_options.h"
 
 namespace af {
 
@@ -20,7 +21,6 @@ void append_options(std::vector<Option>& options, const std::vector<Option>& mor
 // Is the teacher an endpoint? By --teacher, else by whether there is an --endpoint; UserError where options of the endpoint are given without one.
 bool asks_endpoint(const Arguments& arguments);
 EndpointOptions endpoint_from(const Arguments& arguments);  // journal: --journal, else OUTPUT.journal.jsonl
-int concurrency_of(const Arguments& arguments);
 double temperature_of(const Arguments& arguments);
 int reply_tokens_of(const Arguments& arguments, int otherwise);
 

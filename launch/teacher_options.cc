@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 
 #include "core/error.h"
@@ -15,7 +16,6 @@
 namespace af {
 namespace {
 
-constexpr const char* kDefaultKeyEnv = "OPENAI_API_KEY";
 constexpr std::int64_t kMostConcurrency = 4096;
 constexpr int kMostSeconds = 86400;
 
@@ -65,56 +65,61 @@ class Notes {
 
 }  // namespace
 
-void add_endpoint_options(Command& command) {
-  const std::vector<Option> options{
-      {"--endpoint", Takes::one_value, "URL", "an OpenAI-compatible server (vLLM, SGLang, llama.cpp, ...): http://localhost:8000/v1", {}, false},
-      {"--model", Takes::one_value, "NAME", "the model's name there", {}, false},
-      {"--api-key-env", Takes::one_value, "NAME", "the environment variable that holds the key (default OPENAI_API_KEY, where it is set)", {}, false},
-      {"--concurrency", Takes::one_value, "N", "requests under way at the same time (default 16)", {}, false},
+std::vector<Option> connection_options() {
+  return {
+      {"--endpoint", Takes::one_value, "URL", "an OpenAI-compatible server (vLLM, SGLang, llama.cpp), as http://localhost:8000/v1", {}, false},
+      {"--model", Takes::one_value, "NAME", "endpoint: the model's name there", {}, false},
+      {"--api-key-env",
+       Takes::one_value,
+       "VARIABLE",
+       "endpoint: the environment variable with the key (default OPENAI_API_KEY); the key is written nowhere",
+       {},
+       false},
+      {"--concurrency", Takes::one_value, "N", "endpoint: requests at the same time (default 16)", {}, false},
       {"--retries",
        Takes::one_value,
        "N",
-       "attempts after a failed one: 408, 409, 425, 429, 5xx, cut or late or broken replies (default 10)",
+       "endpoint: attempts after a failed one (408, 409, 425, 429, 5xx, replies that are cut, late or broken; default 10)",
        {},
        false},
       {"--retry-wait",
        Takes::one_value,
        "SECONDS",
-       "before the first retry, then twice as long each time up to a minute, or what the server asks (default 1)",
+       "endpoint: before the first retry, then twice as long each time up to a minute, or what the server asks for (default 1)",
        {},
        false},
-      {"--connect-timeout", Takes::one_value, "SECONDS", "for a connection (default 10)", {}, false},
-      {"--timeout", Takes::one_value, "SECONDS", "for a whole reply (default 600)", {}, false},
-      {"--request-extra", Takes::one_value, "JSON", "members for every request beyond the standard's: '{\"top_k\": 20}'", {}, false}};
-  command.options.insert(command.options.end(), options.begin(), options.end());
+      {"--connect-timeout", Takes::one_value, "SECONDS", "endpoint: for a connection (default 10)", {}, false},
+      {"--timeout", Takes::one_value, "SECONDS", "endpoint: for a whole reply (default 600)", {}, false},
+      {"--request-extra",
+       Takes::one_value,
+       "JSON",
+       "endpoint: more members of each request, as '{\"chat_template_kwargs\": {\"enable_thinking\": false}}'",
+       {},
+       false},
+  };
 }
 
-int endpoint_concurrency(const Arguments& arguments) { return int(integer_within(arguments, "--concurrency", 16, 1, kMostConcurrency)); }
+int concurrency_of(const Arguments& arguments) { return int(integer_within(arguments, "--concurrency", 16, 1, kMostConcurrency)); }
 
-std::unique_ptr<EndpointTeacher> endpoint_teacher_from(const Arguments& arguments, const std::string& journal) {
+EndpointOptions connection_from(const Arguments& arguments) {
   EndpointOptions options;
   options.base_url = arguments.value("--endpoint");
   options.model = arguments.value("--model");
   if (options.base_url.empty()) user_error("--endpoint URL is missing: where is the teacher, say http://localhost:8000/v1?");
   if (options.model.empty()) user_error("--model NAME is missing: which model of {}?", options.base_url);
-  options.api_key_env = arguments.value("--api-key-env", kDefaultKeyEnv);
+  options.api_key_env = arguments.value("--api-key-env", options.api_key_env);
   const char* key = std::getenv(options.api_key_env.c_str());
   if (!key && arguments.has("--api-key-env")) user_error("--api-key-env {}: no such environment variable is set", options.api_key_env);
   options.api_key = key ? key : "";
-  options.concurrency = endpoint_concurrency(arguments);
+  options.concurrency = concurrency_of(arguments);
   options.retries = int(integer_within(arguments, "--retries", options.retries, 0, 1000));
   options.retry_wait = seconds_of(arguments, "--retry-wait", options.retry_wait);
   options.connect_seconds = seconds_of(arguments, "--connect-timeout", options.connect_seconds);
   options.reply_seconds = seconds_of(arguments, "--timeout", options.reply_seconds);
   if (arguments.has("--request-extra")) options.extra = Json::parse(arguments.value("--request-extra"), "--request-extra");
-  options.journal = journal;
   options.note = [notes = std::make_shared<Notes>()](const std::string& text) { (*notes)(text); };
   allow_open_files(options.concurrency + 256);
-  auto teacher = std::make_unique<EndpointTeacher>(std::move(options));
-  if (const std::int64_t damaged = teacher->journal().damaged_lines(); damaged > 0)
-    fmt::print(stderr, "{}: {} lines are damaged; their requests are asked again\n", journal, damaged);
-  if (const std::int64_t known = teacher->journal().size(); known > 0) fmt::print(stderr, "{}: {} answers are there already\n", journal, known);
-  return teacher;
+  return options;
 }
 
 }  // namespace af

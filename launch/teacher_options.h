@@ -1,7 +1,6 @@
-// The options of a command that asks a teacher behind an endpoint, and the teacher that they describe.
+// How a command reaches a teacher behind an endpoint.
 #pragma once
-#include <memory>
-#include <string>
+#include <vector>
 
 #include "data/synthesis/endpoint_teacher.h"
 #include "launch/arguments.h"
@@ -9,13 +8,13 @@
 namespace af {
 
 // --endpoint URL, --model NAME, --api-key-env NAME, --concurrency N, ...
-void add_endpoint_options(Command& command);
+std::vector<Option> connection_options();
 
-// Requests under way at the same time, as --concurrency says: as many threads are to call chat().
-int endpoint_concurrency(const Arguments& arguments);
-
-// Reads the key from the environment. `journal`: the file that holds the answers. Failed attempts are told on stderr, a few of them.
+// As they were given, with the key from the environment; failed attempts are told on stderr, some of them. The journal is left to the caller.
 // UserError where an option is wrong or missing.
-std::unique_ptr<EndpointTeacher> endpoint_teacher_from(const Arguments& arguments, const std::string& journal);
+EndpointOptions connection_from(const Arguments& arguments);
+
+// --concurrency: as many threads are to call chat().
+int concurrency_of(const Arguments& arguments);
 
 }  // namespace af

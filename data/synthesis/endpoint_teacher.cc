@@ -47,7 +47,10 @@ struct UnderWay {
 }  // namespace
 
 EndpointTeacher::EndpointTeacher(EndpointOptions options)
-    : options_(checked(std::move(options))), journal_(options_.journal), client_(options_.concurrency) {}
+    : options_(checked(std::move(options))), journal_(options_.journal), client_(options_.concurrency) {
+  if (const std::int64_t damaged = journal_.damaged_lines(); damaged > 0 && options_.note)
+    options_.note(fmt::format("{}: {} damaged lines; their requests are made again", journal_.path(), damaged));
+}
 
 ChatReply EndpointTeacher::chat(const ChatRequest& request) {
   const std::string body = chat_body(request, options_.model, options_.extra), key = sha256_hex(body);

@@ -26,7 +26,7 @@ struct EndpointOptions {
   double connect_seconds = 10, reply_seconds = 600;
   Json extra{};                                    // an object with more members of each request, or null
   std::string journal;                             // the file
-  std::function<void(const std::string&)> note{};  // told of each failed attempt that is repeated; by any thread; may be empty
+  std::function<void(const std::string&)> note{};  // told of what goes wrong and is tried again; by any thread; may be empty
 };
 
 class EndpointTeacher : public Teacher {

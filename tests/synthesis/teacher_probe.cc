@@ -17,13 +17,15 @@ namespace {
 int probe(const Arguments& arguments) {
   const std::int64_t items = arguments.integer("--items", 1), max_tokens = arguments.integer("--max-tokens", 64);
   const std::string output = arguments.value("--output"), prompt = arguments.value("--prompt", "item {}");
-  const auto teacher = endpoint_teacher_from(arguments, output + ".journal");
+  EndpointOptions options = connection_from(arguments);
+  options.journal = output + ".journal";
+  EndpointTeacher teacher(options);
   std::vector<std::string> lines(static_cast<std::size_t>(items));
   std::atomic<std::int64_t> next = 0;
   std::mutex mutex;
   std::exception_ptr failure;
   auto ask = [&](std::int64_t item, const std::string& text, const char* purpose) {
-    return teacher->chat({{{"user", text}}, 0.5, 0.9, int(max_tokens), std::uint64_t(item), purpose}).text;
+    return teacher.chat({{{"user", text}}, 0.5, 0.9, int(max_tokens), std::uint64_t(item), purpose}).text;
   };
   auto work = [&] {
     for (std::int64_t i; (i = next++) < items;) {
@@ -37,15 +39,15 @@ int probe(const Arguments& arguments) {
       } catch (...) {
         std::lock_guard lock(mutex);
         if (!failure) failure = std::current_exception();
-        teacher->stop();
+        teacher.stop();
         return;
       }
     }
   };
   std::vector<std::thread> threads;
-  for (int t = 0; t < endpoint_concurrency(arguments); ++t) threads.emplace_back(work);
+  for (int t = 0; t < concurrency_of(arguments); ++t) threads.emplace_back(work);
   for (std::thread& thread : threads) thread.join();
-  fmt::print(stderr, "{}", usage_table(teacher->usage()));
+  fmt::print(stderr, "{}", usage_table(teacher.usage()));
   if (failure) std::rethrow_exception(failure);
   std::string text;
   for (const std::string& line : lines) text += line;
@@ -68,6 +70,6 @@ int main(int argc, char** argv) {
                        {"--max-tokens", af::Takes::one_value, "N", "of an answer", {}, false}},
                       {"teacher_probe --endpoint http://localhost:8000/v1 --model m --items 10 --output x.jsonl"},
                       af::probe};
-  af::add_endpoint_options(command);
+  for (const af::Option& option : af::connection_options()) command.options.push_back(option);
   return af::run_program({"teacher_probe", "asks an endpoint", {command}}, argc, argv);
 }
