@@ -79,6 +79,7 @@ std::vector<Word> words_of(std::string_view sentence) {
     if (word.ends_with("'s")) word.remove_suffix(2), after = true;
     if (word.ends_with("\u2019s")) word.remove_suffix(4), after = true;
     if (!word.empty()) words.push_back({word, after, before});
+    if (word.empty() && !words.empty()) words.back().ends_name = true;
   }
   return words;
 }

@@ -203,6 +203,14 @@ std::vector<Statement> Memory::statements_of(std::int64_t entity, std::int64_t l
   return found;
 }
 
+std::vector<std::string> Memory::texts_of(std::int64_t entity, std::int64_t limit) {
+  std::vector<std::string> found;
+  Query& query = state_->queries.statements.bind(1, entity).bind(2, limit);
+  while (query.step()) found.emplace_back(query.text(0));
+  query.reset();
+  return found;
+}
+
 void Memory::for_each_fact(const std::function<void(std::int64_t, std::string_view, std::string_view)>& f) {
   Query query(state_->database, "SELECT entity, relation, value FROM statements WHERE relation <> 0 ORDER BY entity, id");
   while (query.step()) f(query.integer(0), state_->text(query.integer(1)), query.text(2));
@@ -291,7 +299,7 @@ std::vector<Memory::Found> Memory::search(std::string_view query, int limit) {
   const SearchWords words(query);
   for (std::int64_t entity : state_->queries.search.find(words, limit, state_->totals().pages)) {
     Found& f = found.emplace_back(Found{entity, entity_name(entity), entity_url(entity), ""});
-    f.snippet = words.snippet(statements_of(entity, kMostInSnippet));
+    f.snippet = words.snippet(texts_of(entity, kMostInSnippet));
   }
   return found;
 }

@@ -69,6 +69,7 @@ class Memory {
 
   // In the order in which they were added.
   std::vector<Statement> statements_of(std::int64_t entity, std::int64_t limit = INT64_MAX);
+  std::vector<std::string> texts_of(std::int64_t entity, std::int64_t limit = INT64_MAX);  // the statements' texts alone
   // All facts, by entity, then in the order in which they were added. The views hold during the call.
   void for_each_fact(const std::function<void(std::int64_t entity, std::string_view relation, std::string_view value)>& f);
 

@@ -1,14 +1,14 @@
 #include "data/synthesis/memory_search.h"
 
 #include <algorithm>
+#include <bit>
 
-#include "data/synthesis/memory.h"
 #include "data/utf8.h"
 
 namespace af {
 namespace {
 
-constexpr std::size_t kMostTerms = 32, kMostCounted = 50'000, kSnippetBytes = 300;
+constexpr std::size_t kMostTerms = 32, kMostWords = 64, kMostCounted = 50'000, kSnippetBytes = 300;
 constexpr std::int64_t kMostRanked = 20'000;  // pages that a query may rank: what bounds its time
 
 // ASCII letters and digits, and whatever is not ASCII.
@@ -58,7 +58,7 @@ SearchWords::SearchWords(std::string_view query) {
   const auto end_word = [&] {
     if (word.empty()) return;
     term += (term.empty() ? "" : " ") + word;
-    if (std::find(words_.begin(), words_.end(), word) == words_.end()) words_.push_back(word);
+    if (words_.size() < kMostWords && std::find(words_.begin(), words_.end(), word) == words_.end()) words_.push_back(word);
     word.clear();
   };
   const auto end_term = [&] {
@@ -83,24 +83,27 @@ SearchWords::SearchWords(std::string_view query) {
   end_term();
 }
 
-std::string SearchWords::snippet(const std::vector<Statement>& statements) const {
+int SearchWords::count_in(std::string_view text) const {
+  return int(std::count_if(words_.begin(), words_.end(), [&](const std::string& word) { return holds(text, word); }));
+}
+
+std::string SearchWords::snippet(std::span<const std::string> statements) const {
+  // held[i]: of the words, as bits (there are 64 at most)
+  std::vector<std::uint64_t> held(statements.size(), 0);
+  for (std::size_t i = 0; i < statements.size(); ++i) {
+    for (std::size_t w = 0; w < words_.size(); ++w) held[i] |= std::uint64_t(holds(statements[i], words_[w])) << w;
+  }
   std::string out;
-  std::vector<char> said(words_.size(), 0);
-  std::vector<char> used(statements.size(), 0);
+  std::uint64_t said = 0;
   for (int round = 0; round < 2; ++round) {
     std::size_t best = statements.size();
-    std::ptrdiff_t most = round == 0 ? -1 : 0;
+    int most = round == 0 ? -1 : 0;
     for (std::size_t i = 0; i < statements.size(); ++i) {
-      std::ptrdiff_t n = 0;
-      for (std::size_t w = 0; w < words_.size(); ++w) n += !said[w] && holds(statements[i].text, words_[w]);
-      if (!used[i] && n > most) most = n, best = i;
+      if (const int n = std::popcount(held[i] & ~said); n > most) most = n, best = i;
     }
-    if (best == statements.size()) break;
-    const std::string& text = statements[best].text;
-    used[best] = 1;
-    for (std::size_t w = 0; w < words_.size(); ++w) said[w] |= char(holds(text, words_[w]));
-    if (round == 1 && out.size() + text.size() > kSnippetBytes) break;
-    out += (out.empty() ? "" : " ") + text;
+    if (best == statements.size() || (round == 1 && out.size() + statements[best].size() > kSnippetBytes)) break;
+    said |= held[best];
+    out += (out.empty() ? "" : " ") + statements[best];
   }
   if (out.size() <= kSnippetBytes) return out;
   std::size_t end = kSnippetBytes;

@@ -1,6 +1,7 @@
 // The memory's full-text index (SQLite's FTS5) asked as a search engine is: by words, with the best pages first.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -9,8 +10,6 @@
 #include "data/synthesis/database.h"
 
 namespace af {
-
-struct Statement;
 
 // As the index takes text: FTS5 cuts words at what is no letter or digit; characters of Chinese, Japanese and Korean, which
 // are written without spaces, become words of their own.
@@ -22,8 +21,9 @@ class SearchWords {
  public:
   explicit SearchWords(std::string_view query);
   const std::vector<std::string>& terms() const { return terms_; }  // each an FTS5 string: "\"libstdc 6\""
+  int count_in(std::string_view text) const;                        // how many of the words it holds
   // Of the statements the one that holds most of the words, and the one that adds most to it: at most 300 bytes.
-  std::string snippet(const std::vector<Statement>& statements) const;
+  std::string snippet(std::span<const std::string> statements) const;
 
  private:
   std::vector<std::string> terms_, words_;  // words_: lower case

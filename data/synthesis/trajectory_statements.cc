@@ -27,7 +27,7 @@ bool result_head(std::string_view line, std::string& title, std::string& url) {
 std::string page_name(std::string title) {
   if (title.ends_with(" ...")) title.resize(title.size() - 4);
   for (std::string_view mark : {" | ", " - "}) {
-    const std::size_t at = title.rfind(mark);
+    const std::size_t at = mark == " | " ? title.find(mark) : title.rfind(mark);
     if (at != std::string::npos && at >= 3) title.resize(at);
   }
   return title;
