@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -16,12 +17,10 @@ bool is_answer(std::string_view step) {
   return inside_tag(thought == std::string_view::npos ? step : step.substr(thought), "answer").has_value();
 }
 
-// Do both steps do the same, whatever they think? Then neither is the better choice.
-bool same_act(const std::string& a, const std::string& b) {
-  const std::optional<ToolCall> left = tool_call_in(a), right = tool_call_in(b);
-  if (left && right) return left->name == right->name && left->arguments == right->arguments && left->code == right->code;
-  if (left || right || !is_answer(a) || !is_answer(b)) return false;
-  return normalised_answer(*last_in_tag(a, "answer")) == normalised_answer(*last_in_tag(b, "answer"));
+// What a step does, whatever it thinks: of two steps that do the same neither is the better choice.
+std::string act_of(const std::string& step) {
+  if (const std::optional<ToolCall> call = tool_call_in(step)) return tool_call_text(*call);
+  return is_answer(step) ? "answer " + normalised_answer(*last_in_tag(step, "answer")) : step;
 }
 
 // The blocks <alternative>..</alternative>, or the whole reply where there is none.
@@ -53,15 +52,15 @@ std::uint64_t stream_of(const char* what, const Trajectory& trajectory, std::siz
 
 }  // namespace
 
-AlternativeSource::Found TeacherAlternatives::find(const Trajectory& trajectory, std::size_t k, int count, int round) {
+AlternativeSource::Found TeacherAlternatives::find(const Trajectory& trajectory, std::size_t k, const Wish& wish) {
   ChatRequest request;
-  const std::string number = fmt::format("{}", count);
+  const std::string number = fmt::format("{}", wish.count);
   request.messages = {
       {"user",
        prompts_.fill("has_alternatives",
                      {{"question", trajectory.question}, {"history", history_of(trajectory, k)}, {"count", number}, {"tools", tools_.text()}})}};
   request.temperature = options_.temperature, request.top_p = options_.top_p, request.max_tokens = options_.max_tokens;
-  request.seed = random_bits(options_.seed, stream_of("has.alternatives", trajectory, k), std::uint64_t(round));
+  request.seed = random_bits(options_.seed, stream_of("has.alternatives", trajectory, k), std::uint64_t(wish.round));
   request.purpose = "has.alternatives";
   const ChatReply reply = teacher_.chat(request);
   Found found;
@@ -73,7 +72,7 @@ AlternativeSource::Found TeacherAlternatives::find(const Trajectory& trajectory,
       ++(step.invalid_tool ? found.invalid_tools : found.unreadable);
     }
   }
-  if (found.steps.size() > std::size_t(count)) found.steps.resize(std::size_t(count));
+  if (found.steps.size() > std::size_t(wish.count)) found.steps.resize(std::size_t(wish.count));
   return found;
 }
 
@@ -88,21 +87,21 @@ void OtherTrajectories::add(const Trajectory& trajectory) {
   }
 }
 
-AlternativeSource::Found OtherTrajectories::find(const Trajectory& trajectory, std::size_t k, int count, int round) {
+AlternativeSource::Found OtherTrajectories::find(const Trajectory& trajectory, std::size_t k, const Wish& wish) {
   Found found;
-  if (round > 0) return found;  // one round gives all that there are, up to the count
   const std::vector<Entry>& entries = places_[place_of(trajectory, k)];
   const std::string question = normalised_answer(trajectory.question), answer = normalised_answer(trajectory.answer);
   // The first of a random order, made as far as it is needed.
   std::vector<std::uint32_t> order(entries.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = std::uint32_t(i);
   const std::uint64_t stream = stream_of("has.other", trajectory, k);
-  for (std::size_t i = 0; i < order.size() && found.steps.size() < std::size_t(count); ++i) {
+  for (std::size_t i = 0; i < order.size() && found.steps.size() < std::size_t(wish.given + wish.count); ++i) {
     std::swap(order[i], order[i + random_below(seed_, stream, i, order.size() - i)]);
     const Entry& entry = entries[order[i]];
     if (entry.question == question || (!answer.empty() && entry.answer == answer)) continue;
     if (std::find(found.steps.begin(), found.steps.end(), entry.step) == found.steps.end()) found.steps.push_back(entry.step);
   }
+  found.steps.erase(found.steps.begin(), found.steps.begin() + std::min<std::ptrdiff_t>(wish.given, std::ptrdiff_t(found.steps.size())));
   return found;
 }
 
@@ -121,20 +120,19 @@ class Gathering {
     Step& step = steps_[k];
     while (int(step.alternatives.size()) < count && step.rounds_without < rounds_) {
       const std::size_t before = step.alternatives.size();
-      const int missing = count - int(before);
-      AlternativeSource::Found found = source_.find(trajectory_, k, step.round == 0 ? count : missing, step.round);
-      ++step.round;
+      AlternativeSource::Found found = source_.find(trajectory_, k, {count - int(before), step.round++, step.given});
+      step.given += int(found.steps.size());
       result_.unreadable += found.unreadable, result_.invalid_tools += found.invalid_tools;
       for (std::string& alternative : found.steps) {
-        const auto same = [&](const std::string& other) { return same_act(alternative, other); };
-        if (alternative == trajectory_.steps[k].content || same(trajectory_.steps[k].content) ||
-            std::any_of(step.alternatives.begin(), step.alternatives.end(), same)) {
+        if (step.acts.empty()) step.acts.insert(act_of(trajectory_.steps[k].content));
+        if (step.acts.contains(act_of(alternative))) {
           ++result_.repeated;
         } else if (int(step.alternatives.size()) < count) {
+          step.acts.insert(act_of(alternative));
           step.alternatives.push_back(std::move(alternative));
         }
       }
-      step.rounds_without = int(step.alternatives.size()) < count ? step.rounds_without + 1 : 0;
+      step.rounds_without = step.alternatives.size() > before ? 0 : step.rounds_without + 1;
     }
   }
   std::vector<std::string>& alternatives(std::size_t k) { return steps_[k].alternatives; }
@@ -142,7 +140,8 @@ class Gathering {
  private:
   struct Step {
     std::vector<std::string> alternatives;
-    int round = 0, rounds_without = 0;  // asked in all; asked without getting what was missing
+    std::unordered_set<std::string> acts;          // of these and of the real step
+    int round = 0, given = 0, rounds_without = 0;  // asked in all; alternatives that came; asked lately and nothing new came
   };
   const Trajectory& trajectory_;
   AlternativeSource& source_;

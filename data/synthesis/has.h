@@ -24,8 +24,12 @@ class AlternativeSource {
     std::vector<std::string> steps;                  // may repeat one another or the original
     std::int64_t unreadable = 0, invalid_tools = 0;  // that were proposed and cannot be used
   };
-  // Up to `count` alternatives to step k (from 0), given what came before it. Another `round` gives others.
-  virtual Found find(const Trajectory& trajectory, std::size_t k, int count, int round) = 0;
+  // Which alternatives are asked for: beside the `given` ones that earlier rounds gave for this step.
+  struct Wish {
+    int count = 0, round = 0, given = 0;
+  };
+  // Up to `count` alternatives to step k (from 0), made for what came before it.
+  virtual Found find(const Trajectory& trajectory, std::size_t k, const Wish& wish) = 0;
 };
 
 struct TeacherAlternativesOptions {
@@ -38,7 +42,7 @@ class TeacherAlternatives : public AlternativeSource {
  public:
   TeacherAlternatives(Teacher& teacher, const Prompts& prompts, const ToolSet& tools, TeacherAlternativesOptions options)
       : teacher_(teacher), prompts_(prompts), tools_(tools), options_(options) {}
-  Found find(const Trajectory& trajectory, std::size_t k, int count, int round) override;  // TeacherError
+  Found find(const Trajectory& trajectory, std::size_t k, const Wish& wish) override;  // TeacherError
 
  private:
   Teacher& teacher_;
@@ -54,7 +58,7 @@ class OtherTrajectories : public AlternativeSource {
  public:
   explicit OtherTrajectories(std::uint64_t seed) : seed_(seed) {}
   void add(const Trajectory& trajectory);
-  Found find(const Trajectory& trajectory, std::size_t k, int count, int round) override;
+  Found find(const Trajectory& trajectory, std::size_t k, const Wish& wish) override;
 
  private:
   struct Entry {
@@ -73,7 +77,7 @@ struct HasOptions {
   // Of the whole text. A text below min_tokens gets more options at every step, up to max_options each (then nothing is drawn: it begins with
   // min_options); one above max_tokens loses options, down to two.
   std::int64_t min_tokens = 0, max_tokens = INT64_MAX;
-  int rounds = 3;  // how often a source is asked at most for what is missing at a step
+  int rounds = 3;  // after so many that gave nothing new, a source is not asked again for a step
   std::string teacher;
 };
 
