@@ -358,6 +358,7 @@ void describe_runtime(Fields& f, RuntimeConfig& r) {
                       {{"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}, {"fp64", Precision::fp64}});
   f.integer_or_auto("threads_per_rank", r.threads_per_rank, {1, 4096});
   f.real("distributed_timeout_minutes", r.distributed_timeout_minutes, kPositive);
+  f.real("heartbeat_seconds", r.heartbeat_seconds, kNotNegative);
   f.integer("max_bad_steps", r.max_bad_steps, kCount);
   f.real("loss_spike_factor", r.loss_spike_factor, kNotNegative);
   if (r.loss_spike_factor > 0 && r.loss_spike_factor <= 1) f.error("loss_spike_factor", fmt::format("is {}; it must be above 1, or 0 for none", r.loss_spike_factor));

@@ -87,9 +87,9 @@ constexpr Answer kAnswers[] = {
     {"cp_comm_type", "keys and values are gathered, only those that a document which crosses a cut needs; leave it out"},
     {"use_distributed_optimizer overlap_p2p_comm overlap_moe_expert_parallel_comm tp_comm_overlap", "always so; leave it out"},
     {"delay_wgrad_compute", "use pipeline: {schedule: zero_bubble}"},
+    {"cluster", "what the batch system is told stands in its script: examples/slurm; leave it out"},
     {"distributed_backend", "between processes it is MPI; leave it out"},
     {"use_torch_fsdp2 use_megatron_fsdp", "parameters are not sharded over data-parallel ranks, the optimizer's state always is; leave it out"},
-    {"heartbeat_seconds cluster", "a hang is found by runtime.distributed_timeout_minutes; leave it out"},
     // checkpoints and logs
     {"save", "checkpoints are written to output_dir/checkpoints; checkpoint.save_interval says how often"},
     {"load no_load_optim no_load_rng exit_on_missing_checkpoint",

@@ -28,6 +28,7 @@ using namespace af;
 int run_ranks_of_job(const Config& config, const RunOptions& options, const JobEnvironment& job, const std::string& trace) {
   CommOptions comm;
   comm.timeout_seconds = config.runtime.distributed_timeout_minutes * 60;
+  comm.heartbeat_seconds = config.runtime.heartbeat_seconds;
   comm.recorder_directory = config.output_dir + "/flight";
   comm.trace = !trace.empty();
   comm.ranks_on_host = job.ranks_on_host;

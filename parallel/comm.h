@@ -34,6 +34,7 @@ struct Operation;  // parallel/comm_operation.h
 // What every communicator of this rank is given at start.
 struct CommOptions {
   double timeout_seconds = 600;    // an operation older than this ends the job; 0: never
+  double heartbeat_seconds = 15;   // a rank that shows no sign of life for so long ends the job (parallel/comm_heartbeat.h); 0: never
   std::string recorder_directory;  // where rank-<r>.flight is written (parallel/comm_recorder.h); "": nowhere
   bool trace = false;              // keep every operation's times for write_trace (parallel/comm_trace.h)
   int ranks_on_host = 1;           // they decide how eagerly threads that wait look again: two threads of a rank may want a core each

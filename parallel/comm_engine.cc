@@ -161,6 +161,8 @@ void Engine::start(Request& request) {
 }
 
 void Engine::run() {
+  const bool silent = fault_.what == CommFault::What::silence && (fault_.nth < 0 || fault_.nth == rank_);
+  heartbeat_.emplace(*transport_, options_.heartbeat_seconds, steady_ns(), silent);
   active_.reserve(1024);
   missing_.reserve(std::size_t(size_));
   while (true) {
@@ -180,11 +182,12 @@ void Engine::run() {
         failure_ = "this rank's communication was stopped by an error";
         moved = true;
       }
-      if (stopping_ && active_.empty() && submitted_.empty()) return;
+      if (stopping_ && active_.empty() && submitted_.empty()) break;
     }
     if (!failure_.empty() && !active_.empty()) stop_all(failure_);
     if (!moved) transport_->idle(!active_.empty());
   }
+  heartbeat_->leave();
 }
 
 bool Engine::accept() {
@@ -229,6 +232,7 @@ void Engine::finish(Operation* operation, Operation::State state) {
 }
 
 void Engine::stop_all(const std::string& reason) {
+  heartbeat_->leave();  // this rank says itself what is wrong
   transport_->withdraw();
   {
     std::lock_guard lock(mutex_);

@@ -4,12 +4,14 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "parallel/comm_fault.h"
+#include "parallel/comm_heartbeat.h"
 #include "parallel/comm_operation.h"
 #include "parallel/comm_recorder.h"
 #include "parallel/comm_trace.h"
@@ -59,6 +61,8 @@ class Engine {
   void record(const Operation& operation, FlightRecord::State state);
   std::string whereabouts(const std::vector<int>& ranks) const;
   std::string late_message(const Operation& operation) const;
+  std::string silence_message() const;
+  std::string name_of_rank(int rank) const;  // "rank 3 on node7", without the host where none is known
 
   CommOptions options_;
   CommFault fault_;
@@ -68,6 +72,7 @@ class Engine {
   Group* world_ = nullptr;
   std::vector<std::unique_ptr<Group>> groups_;
   std::unique_ptr<FlightRecorder> recorder_;
+  std::optional<Heartbeat> heartbeat_;
   std::vector<Operation*> active_;  // in the order of their start
   std::int64_t watched_ = 0;
   std::vector<int> missing_;  // room for record()

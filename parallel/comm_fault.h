@@ -5,8 +5,9 @@
 namespace af {
 
 struct CommFault {
-  enum class What { none, drop, early_wait };
-  What what = What::none;  // drop: the operation does nothing; early_wait: it is done at once, but begins `delay_ms` later
+  enum class What { none, drop, early_wait, silence };
+  // drop: the operation does nothing; early_wait: it is done at once, but begins `delay_ms` later; silence: rank `nth` sends no heartbeat
+  What what = What::none;
   Axis axis = Axis::world;
   CommKind kind = CommKind::all_reduce;  // send and receive are one: both ends of the nth message of a pair
   int nth = -1;                          // counted from 0 on each rank (messages: by each pair); -1: all

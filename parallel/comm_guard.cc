@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -33,6 +34,28 @@ std::pair<char, pid_t> state_of(const std::string& process) {
   return {stat[end + 2], pid_t(std::atoi(stat.c_str() + end + 4))};
 }
 
+// Names in a folder that are numbers: of processes or threads.
+std::vector<std::string> numbers_in(const std::string& folder) {
+  std::vector<std::string> found;
+  DIR* entries = opendir(folder.c_str());
+  if (!entries) return found;
+  while (const dirent* entry = readdir(entries))
+    if (const std::string name = entry->d_name; name.find_first_not_of("0123456789") == name.npos) found.push_back(name);
+  closedir(entries);
+  return found;
+}
+
+// Processes that may be children of one: those that the kernel lists as its threads', or all where it lists none.
+std::vector<std::string> children_of(pid_t parent) {
+  std::vector<std::string> found;
+  const std::string threads = fmt::format("/proc/{}/task", parent);
+  for (const std::string& thread : numbers_in(threads)) {
+    std::string listed = contents(threads + "/" + thread + "/children");
+    for (std::size_t at; (at = listed.find(' ')) != listed.npos; listed.erase(0, at + 1)) found.push_back(listed.substr(0, at));
+  }
+  return found.empty() ? numbers_in("/proc") : found;
+}
+
 [[noreturn]] void end_process(const std::string& message) {
   char host[256] = "?";
   gethostname(host, sizeof(host) - 1);
@@ -45,11 +68,8 @@ std::pair<char, pid_t> state_of(const std::string& process) {
 
 std::string stopped_ranks(pid_t parent) {
   std::string text;
-  DIR* processes = opendir("/proc");
-  if (!processes) return text;
-  while (const dirent* entry = readdir(processes)) {
-    const std::string name = entry->d_name;
-    if (name.find_first_not_of("0123456789") != name.npos || state_of(name) != std::pair('T', parent)) continue;
+  for (const std::string& name : children_of(parent)) {
+    if (state_of(name) != std::pair('T', parent)) continue;
     const std::string environment = '\0' + contents("/proc/" + name + "/environ");
     std::string rank = "?";
     for (const char* variable : {"OMPI_COMM_WORLD_RANK=", "PMIX_RANK="})
@@ -57,11 +77,10 @@ std::string stopped_ranks(pid_t parent) {
         rank = environment.c_str() + at + 1 + std::string(variable).size();
     text += fmt::format("; rank {} (process {}) is stopped", rank, name);
   }
-  closedir(processes);
   return text;
 }
 
-Guard::Guard(double timeout_seconds) : timeout_(timeout_seconds), parent_(getppid()) {
+Guard::Guard(double timeout_seconds, double heartbeat_seconds) : timeout_(timeout_seconds), heartbeat_(heartbeat_seconds), parent_(getppid()) {
   thread_ = std::thread([this] { watch(); });
 }
 
@@ -76,16 +95,29 @@ Guard::~Guard() {
 
 void Guard::begin(const char* what) {
   std::lock_guard lock(mutex_);
-  what_ = what, begun_ = steady_ns();
+  what_ = what, begun_ = looked_ = steady_ns(), stopped_looks_ = 0;
 }
 
 void Guard::end() { begin(nullptr); }
+
+// No rank gives a sign of life to others yet, or any more: what this host's system says of them has to do.
+void Guard::look_for_stopped_ranks(std::int64_t now) {
+  constexpr int kLooks = 5;
+  if (heartbeat_ <= 0 || double(now - looked_) * 1e-9 < heartbeat_ / kLooks) return;
+  looked_ = now;
+  const std::string stopped = stopped_ranks(parent_);
+  stopped_looks_ = stopped.empty() ? 0 : stopped_looks_ + 1;
+  if (stopped_looks_ >= kLooks) end_process(fmt::format("{} waits for a rank that shows no sign of life (heartbeat_seconds){}", what_, stopped));
+}
 
 void Guard::watch() {
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return over_; })) {
     if (getppid() != parent_) end_process("what started this rank (mpirun, or its daemon on this host) has ended");
-    if (const double seconds = double(steady_ns() - begun_) * 1e-9; what_ && timeout_ > 0 && seconds > timeout_)
+    if (!what_) continue;
+    const std::int64_t now = steady_ns();
+    look_for_stopped_ranks(now);
+    if (const double seconds = double(now - begun_) * 1e-9; timeout_ > 0 && seconds > timeout_)
       end_process(fmt::format("{} has not ended after {:.4g} s: other ranks did not come to it{}", what_, seconds, stopped_ranks(parent_)));
   }
 }

@@ -12,8 +12,9 @@ namespace af::comm {
 
 class Guard {
  public:
-  // Looks twenty times a second, from a thread of its own. timeout_seconds: of what begin() begins; 0: never.
-  explicit Guard(double timeout_seconds);
+  // Looks twenty times a second, from a thread of its own. timeout_seconds: of what begin() begins; heartbeat_seconds: while ranks
+  // of this host are stopped; 0: never.
+  Guard(double timeout_seconds, double heartbeat_seconds);
   ~Guard();
   Guard(const Guard&) = delete;
   void begin(const char* what);  // from now on until end(), or the process ends with kExitFailed and a message
@@ -21,12 +22,14 @@ class Guard {
 
  private:
   void watch();
-  const double timeout_;
+  void look_for_stopped_ranks(std::int64_t now);
+  const double timeout_, heartbeat_;
   const pid_t parent_;  // mpirun, or what stands for it on this host
   std::mutex mutex_;    // guards what follows
   std::condition_variable changed_;
   const char* what_ = nullptr;
-  std::int64_t begun_ = 0;  // ns
+  std::int64_t begun_ = 0, looked_ = 0;  // ns
+  int stopped_looks_ = 0;                // in a row, with a stopped rank
   bool over_ = false;
   std::thread thread_;
 };

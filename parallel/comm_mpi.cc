@@ -29,6 +29,7 @@ struct MpiWorld::Shared {
 namespace comm {
 namespace {
 
+constexpr int kHostName = 64;  // bytes, with a zero at the end
 constexpr std::int64_t kLongSleep = 100'000'000;  // ns, with a doorbell
 constexpr std::int64_t kFirstSleepAfterKnock = 200'000;
 constexpr int kLooks = 3;             // Open MPI looks at requests before it looks for messages: what came shows in the next call
@@ -61,9 +62,13 @@ class MpiTransport : public Transport {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm_, &rank_);
     MPI_Comm_size(comm_, &size_);
+    char own_host[kHostName] = "";
+    host_name().copy(own_host, kHostName - 1);
+    hosts_.resize(std::size_t(size_) * kHostName);
+    check(MPI_Allgather(own_host, kHostName, MPI_BYTE, hosts_.data(), kHostName, MPI_BYTE, comm_), "MPI_Allgather");
     int *limit = nullptr, found = 0;
     MPI_Comm_get_attr(comm_, MPI_TAG_UB, &limit, &found);
-    AF_CHECK(found && *limit >= make_tag(Axis::pp, kMostGroups - 1, kSequences - 1, Phase(7)), "this MPI has no tags of 31 bits");
+    AF_CHECK(found && *limit >= make_tag(Axis::pp, kMostGroups, kSequences - 1, Phase(7)), "this MPI has no tags of 31 bits");
     char name[64] = "";
     if (rank_ == 0) fmt::format_to_n(name, sizeof(name) - 1, "/af_bells_{}_{}", getpid(), now_ns());
     check(MPI_Bcast(name, sizeof(name), MPI_BYTE, 0, comm_), "MPI_Bcast");
@@ -83,12 +88,17 @@ class MpiTransport : public Transport {
       shared_.failed_at -= kAbortGrace;
       abort_where_asked();
     }
+    for (std::size_t i = 0; i < handles_.size(); ++i) {  // of heartbeats
+      if (!requests_[i]->send) MPI_Cancel(&handles_[i]);
+      MPI_Request_free(&handles_[i]);
+    }
     MPI_Comm_free(&comm_);
     MPI_Finalize();
   }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  std::string host_of(int rank) const override { return &hosts_[std::size_t(rank) * kHostName]; }
 
   void start(Request& request) override {
     MPI_Request& handle = handles_.emplace_back();
@@ -179,7 +189,7 @@ class MpiTransport : public Transport {
   }
 
  private:
-  int polled(const Request& request) const { return request.send || request.bytes > kShort || !bells_->here(request.peer); }
+  int polled(const Request& request) const { return request.operation && (request.send || request.bytes > kShort || !bells_->here(request.peer)); }
 
   [[noreturn]] static void abort(int exit_code) {
     MPI_Abort(MPI_COMM_WORLD, exit_code);
@@ -206,6 +216,7 @@ class MpiTransport : public Transport {
   std::uint32_t sleeps_ = 0;
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
+  std::vector<char> hosts_;  // [size_, kHostName]
   std::vector<MPI_Request> handles_;
   std::vector<Request*> requests_;
   std::vector<std::uint32_t> sleeps_at_start_;  // of each request
@@ -221,7 +232,7 @@ class MpiTransport : public Transport {
 bool started_by_mpi(const char* ompi_comm_world_size, const char* pmix_rank) { return ompi_comm_world_size || pmix_rank; }
 
 MpiWorld::MpiWorld(const CommOptions& options)
-    : shared_(std::make_shared<Shared>()), guard_(std::make_unique<comm::Guard>(options.timeout_seconds)) {
+    : shared_(std::make_shared<Shared>()), guard_(std::make_unique<comm::Guard>(options.timeout_seconds, options.heartbeat_seconds)) {
   guard_->begin("MPI_Init");
   engine_ = std::make_unique<comm::Engine>(
       [shared = shared_, n = options.ranks_on_host] { return std::make_unique<comm::MpiTransport<Shared>>(*shared, n); }, options);

@@ -10,7 +10,8 @@
 namespace af::comm {
 
 enum class Phase { header = 0, parts = 1, results = 2, up = 3, down = 4, point_to_point = 5 };
-inline constexpr int kMostGroups = 1 << 12, kSequences = 1 << 13;
+inline constexpr int kMostGroups = (1 << 12) - 1, kSequences = 1 << 13;
+inline constexpr int kHeartbeatGroup = kMostGroups;  // of no operation (parallel/comm_heartbeat.h)
 
 constexpr std::int32_t make_tag(Axis axis, int group, std::uint64_t sequence, Phase phase) {
   return std::int32_t(axis) << 28 | group << 16 | std::int32_t(sequence % kSequences) << 3 | std::int32_t(phase);

@@ -56,8 +56,10 @@ class ThreadTransport : public Transport {
  public:
   ThreadTransport(World& world, int rank, int spin_microseconds)
       : world_(world), box_(world.mailboxes[std::size_t(rank)]), rank_(rank), spin_(spin_microseconds) {}
+  ~ThreadTransport() override { withdraw(); }
   int rank() const override { return rank_; }
   int size() const override { return int(world_.mailboxes.size()); }
+  std::string host_of(int) const override { return {}; }
 
   void start(Request& request) override {
     Mailbox& box = request.send ? world_.mailboxes[std::size_t(request.peer)] : box_;
@@ -110,7 +112,7 @@ class ThreadTransport : public Transport {
       }
     }
     std::unique_lock lock(box_.mutex);
-    box_.changed.wait_for(lock, std::chrono::milliseconds(waiting ? 20 : 1000), [&] { return box_.awake; });
+    box_.changed.wait_for(lock, std::chrono::milliseconds(waiting ? 20 : 100), [&] { return box_.awake; });
     box_.awake = false;
   }
 
@@ -120,7 +122,7 @@ class ThreadTransport : public Transport {
     box_.changed.notify_all();
   }
 
-  void withdraw() override {
+  void withdraw() final {
     for (int i = 0; i < size(); ++i) {
       Mailbox& box = world_.mailboxes[std::size_t(i)];
       std::lock_guard lock(box.mutex);

@@ -20,7 +20,7 @@ struct Request {
   std::size_t bytes = 0;
   std::size_t received = 0;  // bytes that the sender sent, which may be more than `bytes` (never written beyond)
   bool done = false;
-  Operation* operation = nullptr;
+  Operation* operation = nullptr;  // none: a heartbeat, for which nobody need look more often
 };
 
 class Transport {
@@ -28,6 +28,7 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  virtual std::string host_of(int rank) const = 0;  // "": not known, or no matter
   virtual void start(Request& request) = 0;  // matched in order of start for each (peer, tag)
   virtual bool progress() = 0;               // marks what has ended; whether something has
   // Returns when something may have changed, after wake(), or after 100 ms. waiting: messages are under way.

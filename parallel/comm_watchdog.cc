@@ -47,7 +47,7 @@ std::string Engine::whereabouts(const std::vector<int>& ranks) const {
   for (int rank : ranks) {
     const std::vector<FlightRecord> records = read_flight_records(FlightRecorder::path_of(options_.recorder_directory, rank));
     if (records.empty()) {
-      text += fmt::format("; rank {}: no flight record", rank);
+      text += fmt::format("; {}: no flight record", name_of_rank(rank));
       continue;
     }
     const FlightRecord* last = &records.back();  // or the oldest that it waits in
@@ -56,7 +56,7 @@ std::string Engine::whereabouts(const std::vector<int>& ranks) const {
         last = &r;
         break;
       }
-    text += fmt::format("; rank {} was last in {}", rank, last->str(now));
+    text += fmt::format("; {} was last in {}", name_of_rank(rank), last->str(now));
   }
   return text;
 }
@@ -78,9 +78,24 @@ std::string Engine::late_message(const Operation& operation) const {
                      missing.size() == 1 ? "rank" : "ranks", ranks.empty() ? "unknown" : ranks, whereabouts(missing), stopped_ranks(getppid()));
 }
 
+std::string Engine::name_of_rank(int rank) const {
+  const std::string host = transport_->host_of(rank);
+  return fmt::format("rank {}{}", rank, host.empty() ? "" : " on " + host);
+}
+
+std::string Engine::silence_message() const {
+  const int rank = heartbeat_->watched();
+  const std::string here = transport_->host_of(rank_), there = transport_->host_of(rank);
+  const std::string cause = stopped_ranks(getppid());
+  return fmt::format("{} has shown no sign of life for {:.4g} s (heartbeat_seconds){}{}{}", name_of_rank(rank), heartbeat_->silence(), cause,
+                     here == there ? "" : fmt::format("; it is stopped, {} is down, or the network from there to {} is", there, here),
+                     whereabouts({rank}));
+}
+
 // The rank next to one that did not come knows for certain; the others, who wait for something further away, let it speak first.
 void Engine::watch() {
   const std::int64_t now = steady_ns();
+  if (failure_.empty() && heartbeat_->look(now)) return fail(silence_message());
   if (active_.empty() || now - watched_ < kTick) return;
   watched_ = now;
   const double limit = options_.timeout_seconds, grace = std::clamp(0.1 * limit, 0.2, 5.);

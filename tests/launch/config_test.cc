@@ -481,6 +481,7 @@ TEST(Config, PrintedConfigurationParsesBack) {
                         "stages.0.pipeline.schedule=zero_bubble",
                         "stages.0.pipeline.microbatch_group_size_per_vp_stage=3",
                         "runtime.distributed_timeout_minutes=0.5",
+                        "runtime.heartbeat_seconds=0",
                         "model.norm_topk_prob=false",
                         "model.router_aux_loss_coef=0.5"}) {
     if (std::string(o) == "init=random")

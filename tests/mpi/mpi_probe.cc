@@ -1,5 +1,6 @@
 // Ranks as processes: what tests/mpi/run.py starts with mpirun.
-//   mpi_probe operations | small | bytes | killed | hanging | throwing | differing | bench [TIMEOUT_SECONDS [RECORDER_DIRECTORY]]
+//   mpi_probe operations | small | bytes | killed | hanging | stopped | throwing | differing | starting | ending | late | bench
+//             [TIMEOUT_SECONDS [HEARTBEAT_SECONDS [RECORDER_DIRECTORY]]]
 //   mpi_probe trace FILE
 #include <signal.h>
 #include <unistd.h>
@@ -117,7 +118,8 @@ int main(int argc, char** argv) {
   CommOptions options;
   options.trace = what == "trace";
   if (argc > 2 && !options.trace) options.timeout_seconds = std::atof(argv[2]);
-  if (argc > 3) options.recorder_directory = argv[3];
+  if (argc > 3) options.heartbeat_seconds = std::atof(argv[3]);
+  if (argc > 4) options.recorder_directory = argv[4];
   if (const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE")) options.ranks_on_host = std::atoi(local);
   const bool second = std::getenv("OMPI_COMM_WORLD_RANK") && std::getenv("OMPI_COMM_WORLD_RANK") == std::string("1");
   if (what == "starting" && second) raise(SIGSTOP);
@@ -136,6 +138,15 @@ int main(int argc, char** argv) {
     } else if (what == "bench") {
       if (rank == 0) std::printf("%d ranks: started in %.2f s\n", mpi.size(), seconds() - begin);
       bench(world);
+    } else if (what == "stopped") {  // all compute: no operation waits for the rank
+      if (rank == 1) raise(SIGSTOP);
+      std::this_thread::sleep_for(std::chrono::seconds(60));
+    } else if (what == "late") {  // of more than a heartbeat, in an operation and at the end
+      if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+      world.barrier();
+      if (rank == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+      if (rank == 0) std::printf("bytes %lld\n", static_cast<long long>(world.bytes()[Axis::world]));
+      return 0;
     } else if (what == "orphaned") {
       if (second) kill(getppid(), SIGKILL);
       std::this_thread::sleep_for(std::chrono::seconds(60));
