@@ -129,7 +129,9 @@ class CheckpointSaver::Job {
     if (state.stage_finished) texts_.emplace_back(kStageFinishedFile, stage_finished_text(state));
     manifest_.layout = describe(parts.mesh.shape);
     manifest_.dtype = accumulator_of(parts.parameters.dtype());
-    std::int64_t needed = stream_.bytes() + (stream_.bytes() >> 8) + (1 << 20);
+    std::int64_t needed = most_shard_bytes(stream_.table(), manifest_.dtype, 3) + 256;  // and its lines in the manifest
+    if (world_.rank() == 0)
+      for (const auto& [name, text] : texts_) needed += std::int64_t(text.size()) + 4096;
     world_.all_reduce(Tensor(&needed, DType::i64, {1})).wait();
     attempt([&] {
       if (world_.rank() == 0) prepare(needed);

@@ -67,6 +67,15 @@ const ShardTensor& ShardTable::tensor_at(std::int64_t element) const {
   return tensors[std::size_t(std::prev(after)->tensor)];
 }
 
+std::int64_t most_shard_bytes(const ShardTable& table, DType dtype, int states) {
+  if (table.elements == 0) return 0;
+  std::int64_t names = 0;
+  for (const ShardTensor& tensor : table.tensors) names += std::int64_t(tensor.name.size()) + 1;
+  const std::int64_t numbers = 3 * std::int64_t(table.tensors.size()) + 6 * std::int64_t(table.pieces.size());
+  const std::int64_t blocks = (table.elements + kBlockElements - 1) / kBlockElements;
+  return states * (table.elements * std::int64_t(size_of(dtype)) + 4 * blocks) + names + 8 * numbers + (1 << 16);  // HDF5's own last
+}
+
 ShardWriter::ShardWriter(const std::string& path, DType dtype, int states, const ShardTable& table)
     : elements_(table.elements), element_size_(std::int64_t(size_of(dtype))), states_(std::size_t(states)) {
   AF_CHECK(table.elements > 0, "{}: a shard of nothing", path);
@@ -77,9 +86,9 @@ ShardWriter::ShardWriter(const std::string& path, DType dtype, int states, const
     shapes.insert(shapes.end(), {tensor.shape.rank, tensor.shape[0], tensor.shape.rank > 1 ? tensor.shape[1] : 1});
   }
   for (const ShardTable::Piece& p : table.pieces) pieces.insert(pieces.end(), {p.tensor, p.where.row, p.where.rows, p.where.col, p.where.cols, p.offset});
-  const std::int64_t blocks = (elements_ + kBlockElements - 1) / kBlockElements, data_bytes = states * elements_ * element_size_;
+  const std::int64_t blocks = (elements_ + kBlockElements - 1) / kBlockElements;
   // Before the library meets the file: it never gets over a disk that is full.
-  RawFile::create(path).reserve(data_bytes + std::int64_t(names.size() + 8 * (shapes.size() + pieces.size())) + 4 * states * blocks + (1 << 16));
+  RawFile::create(path).reserve(most_shard_bytes(table, dtype, states));
   {
     H5File file = H5File::create(path);
     file.set_attribute("/", "format", std::string(kFormat));

@@ -60,6 +60,8 @@ struct ShardInfo {
 };
 
 std::string shard_file(std::int64_t rank);  // "shard-00003.h5"
+// That a shard's file has at the most; 0: there is none.
+std::int64_t most_shard_bytes(const ShardTable& table, DType dtype, int states);
 
 class ShardWriter {
  public:

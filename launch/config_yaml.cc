@@ -37,6 +37,8 @@ class TreeBuilder : public YAML::EventHandler {
     add(std::move(copy), 0);
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+    constexpr std::size_t kMostCharacters = 8192;  // twice the longest path; what is printed stays as readable as what was read
+    if (value.size() > kMostCharacters) fail(place(mark), fmt::format("a value of {} bytes; it has at most {}", value.size(), kMostCharacters));
     YamlNode scalar = node(YamlNode::Kind::scalar, mark);
     scalar.text = value;
     scalar.quoted = tag == "!";

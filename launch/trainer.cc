@@ -300,7 +300,8 @@ bool Trainer::run_stage(const StageConfig& stage) {
   }
   state_.stream.forget_ahead();  // of a stage that was made shorter
   if (!save(Save::now, true) && &stage == &config_.stages.back())
-    throw InternalError(fmt::format("the last checkpoint of {} could not be saved; started again, the run goes on from the one before", config_.output_dir));
+    throw InternalError(fmt::format("the last checkpoint of {} could not be saved: {}; started again, the run goes on from the one before", config_.output_dir,
+                                    save_error_));
   JsonLine end = event("stage_end").add("stage", stage.name).add("iteration", state_.iteration);
   if (stage.packing == Packing::best_fit) {
     const double share = utilization(state_.stream.padding(), state_.stream.sequences_since_mix_change * stage.seq_length);
@@ -335,7 +336,7 @@ int Trainer::end_early() {
     return kExitFailed;  // started again it would come no further
   }
   if (state_.iteration > saved_iteration_ && !save(Save::now, false)) {
-    say("stopped by {} after iteration {}, which could not be saved\n", stop_reason(stop_), state_.iteration);
+    say("stopped by {} after iteration {}, which could not be saved: {}\n", stop_reason(stop_), state_.iteration, save_error_);
     return kExitFailed;
   }
   world_.barrier().wait();  // nobody is gone before all is on the disk
@@ -444,6 +445,7 @@ bool Trainer::end_save() { return report_save(saver_.finish()); }
 
 bool Trainer::report_save(const std::optional<SaveOutcome>& outcome) {
   if (!outcome) return true;
+  save_error_ = outcome->error;
   if (!outcome->error.empty()) {
     say("warning: the checkpoint {} could not be saved: {}; the run goes on, the next one is tried as usual\n", outcome->path, outcome->error);
     write(event("checkpoint_failed").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path).add("reason", outcome->error));

@@ -113,6 +113,7 @@ class Trainer {
     std::vector<std::vector<std::int64_t>> expert_counts;  // by layer
   } good_;  // before the bad steps in a row; parameters and optimizer are as they were then
   std::optional<LossSpike> spike_;
+  std::string save_error_;      // of the last save; "": none
   std::vector<std::string> lineage_;  // checkpoints that this run went through, oldest first
   std::int64_t begun_iteration_ = 0, saved_iteration_ = 0;  // where this run began; what the newest checkpoint has
   CheckpointSaver saver_;  // behind the model: it reads its state to the end

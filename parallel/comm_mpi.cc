@@ -192,6 +192,7 @@ class MpiTransport : public Transport {
   int polled(const Request& request) const { return request.operation && (request.send || request.bytes > kShort || !bells_->here(request.peer)); }
 
   [[noreturn]] static void abort(int exit_code) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));  // mpirun passes on what was printed, or loses it in what follows
     MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
   }

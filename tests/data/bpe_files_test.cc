@@ -213,6 +213,14 @@ TEST(BpeFiles, WhatIsNotComputedIsRefused) {
        [&](Json& j) {
          at(j, {"added_tokens", "[0]", "id"}) = -1;
        }},
+      {"1048576 is no token id (0 to 1048575)",
+       [&](Json& j) {
+         at(j, {"model", "vocab"}).set("zz", 1 << 20);
+       }},
+      {"1048576 is no token id (0 to 1048575)",
+       [&](Json& j) {
+         at(j, {"added_tokens", "[0]", "id"}) = 1 << 20;
+       }},
       {"the token 'a b' is not written in byte-level characters",
        [&](Json& j) {
          at(j, {"model", "vocab"}).set("a b", 900);

@@ -1,8 +1,8 @@
 // Preloaded into the ranks of a job: counts their file operations beneath a folder, and does harm at one of them.
 //   AF_HARM_UNDER   the folder, with a slash at its end; relative paths count as beneath it
 //   AF_HARM_COUNTS  a folder for counts.RANK, a line "OPERATION COUNT" each, written as the process ends
-//   AF_HARM         "RANK OPERATION NUMBER ACTION": before the NUMBER-th OPERATION (from 1) of that rank. ACTION: kill, stop (itself), parent (kill
-//                   mpirun), or an error number that this operation, and all later ones of its kind, fail with
+//   AF_HARM         "RANK OPERATION NUMBER ACTION [PART]": before the NUMBER-th OPERATION (from 1) of that rank, with PART: on a path that has PART in
+//                   it. ACTION: kill, stop (itself), parent (kill mpirun), or an error number that this operation, and all later such ones, fail with
 //   AF_HARM_SLOW    milliseconds that each `sync` takes longer: a slow disk
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,7 +20,8 @@
 
 enum Operation { look, open_, read_, write_, sync_, truncate_, rename_, remove_, folder, link_, operations };
 static const char* const names[operations] = {"look", "open", "read", "write", "sync", "truncate", "rename", "remove", "folder", "link"};
-static int counts[operations];
+static int counts[operations], here_so_far;
+static char part[256];
 static const char* under = "";
 static int harmed = -1, number, action;  // action: an error number, -1 kill, -2 stop, -3 parent
 static int rank = -1, slow;
@@ -32,7 +33,7 @@ __attribute__((constructor)) static void begin(void) {
   if (getenv("AF_HARM_SLOW")) slow = atoi(getenv("AF_HARM_SLOW"));
   char operation[16], what[16];
   int victim;
-  if (!plan || sscanf(plan, "%d %15s %d %15s", &victim, operation, &number, what) != 4 || victim != rank) return;
+  if (!plan || sscanf(plan, "%d %15s %d %15s %255s", &victim, operation, &number, what, part) < 4 || victim != rank) return;
   for (int i = 0; i < operations; ++i)
     if (!strcmp(operation, names[i])) harmed = i;
   action = !strcmp(what, "kill") ? -1 : !strcmp(what, "stop") ? -2 : !strcmp(what, "parent") ? -3 : atoi(what);
@@ -51,10 +52,12 @@ __attribute__((destructor)) static void end(void) {
 }
 
 // Whether this operation is to fail; errno is set then.
-static int harm(enum Operation operation) {
-  const int n = __atomic_add_fetch(&counts[operation], 1, __ATOMIC_RELAXED);
+static int harm(enum Operation operation, const char* path) {
+  int n = __atomic_add_fetch(&counts[operation], 1, __ATOMIC_RELAXED);
   if (operation == sync_ && slow) usleep(1000 * slow);
-  if ((int)operation != harmed || n < number) return 0;
+  if ((int)operation != harmed || (*part && !strstr(path, part))) return 0;
+  if (*part) n = __atomic_add_fetch(&here_so_far, 1, __ATOMIC_RELAXED);
+  if (n < number) return 0;
   if (action > 0) return errno = action, 1;
   if (n > number) return 0;
   if (action == -3) kill(getppid(), SIGKILL);
@@ -63,15 +66,19 @@ static int harm(enum Operation operation) {
   return 0;
 }
 static int here(const char* path) { return *under == '\n' ? 0 : path && (*path != '/' || !strncmp(path, under, strlen(under))); }
-static int here_fd(int fd) {
-  char name[64], path[4096];
+enum { longest = 4096 };
+static const char* path_of(int fd, char* path) {
+  char name[64];
   const int kept = errno;
   snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-  const ssize_t n = readlink(name, path, sizeof(path) - 1);
+  const ssize_t n = readlink(name, path, longest - 1);
   errno = kept;
-  if (n <= 0 || *path != '/') return 0;
-  path[n] = 0;
-  return here(path);
+  path[n > 0 ? n : 0] = 0;
+  return path;
+}
+static int harm_fd(enum Operation operation, int fd) {
+  char path[longest];
+  return *path_of(fd, path) == '/' && here(path) && harm(operation, path);
 }
 static enum Operation opening(int flags) { return flags & (O_WRONLY | O_RDWR | O_CREAT) ? open_ : look; }
 
@@ -89,7 +96,7 @@ static enum Operation opening(int flags) { return flags & (O_WRONLY | O_RDWR | O
 #define OPEN(name)                                          \
   int name(const char* path, int flags, ...) {              \
     MODE REAL(int, name, (const char*, int, ...));          \
-    if (here(path) && harm(opening(flags))) return -1;      \
+    if (here(path) && harm(opening(flags), path)) return -1;      \
     return real(path, flags, mode);                         \
   }
 OPEN(open)
@@ -97,7 +104,7 @@ OPEN(open64)
 #define OPENAT(name)                                        \
   int name(int at, const char* path, int flags, ...) {      \
     MODE REAL(int, name, (int, const char*, int, ...));     \
-    if (here(path) && harm(opening(flags))) return -1;      \
+    if (here(path) && harm(opening(flags), path)) return -1;      \
     return real(at, path, flags, mode);                     \
   }
 OPENAT(openat)
@@ -105,39 +112,41 @@ OPENAT(openat64)
 #define FOPEN(name)                                                              \
   FILE* name(const char* path, const char* mode) {                               \
     REAL(FILE*, name, (const char*, const char*));                               \
-    if (here(path) && harm(strpbrk(mode, "wa+") ? open_ : look)) return NULL;    \
+    if (here(path) && harm(strpbrk(mode, "wa+") ? open_ : look, path)) return NULL;    \
     return real(path, mode);                                                     \
   }
 FOPEN(fopen)
 FOPEN(fopen64)
 
-#define CALL(type, operation, name, condition, failed, parameters, arguments) \
-  type name parameters {                                                      \
-    REAL(type, name, parameters);                                             \
-    if (condition && harm(operation)) return failed;                          \
-    return real arguments;                                                    \
+#define CALL(type, name, condition, failed, parameters, arguments) \
+  type name parameters {                                            \
+    REAL(type, name, parameters);                                   \
+    if (condition) return failed;                                   \
+    return real arguments;                                          \
   }
-CALL(ssize_t, read_, read, here_fd(fd), -1, (int fd, void* data, size_t n), (fd, data, n))
-CALL(ssize_t, read_, pread, here_fd(fd), -1, (int fd, void* data, size_t n, off_t at), (fd, data, n, at))
-CALL(ssize_t, read_, pread64, here_fd(fd), -1, (int fd, void* data, size_t n, off64_t at), (fd, data, n, at))
-CALL(ssize_t, write_, write, here_fd(fd), -1, (int fd, const void* data, size_t n), (fd, data, n))
-CALL(ssize_t, write_, writev, here_fd(fd), -1, (int fd, const struct iovec* data, int n), (fd, data, n))
-CALL(ssize_t, write_, pwrite, here_fd(fd), -1, (int fd, const void* data, size_t n, off_t at), (fd, data, n, at))
-CALL(ssize_t, write_, pwrite64, here_fd(fd), -1, (int fd, const void* data, size_t n, off64_t at), (fd, data, n, at))
-CALL(int, write_, fflush, file && here_fd(fileno(file)), EOF, (FILE * file), (file))
-CALL(int, sync_, fsync, here_fd(fd), -1, (int fd), (fd))
-CALL(int, sync_, fdatasync, here_fd(fd), -1, (int fd), (fd))
-CALL(int, truncate_, ftruncate, here_fd(fd), -1, (int fd, off_t n), (fd, n))
-CALL(int, truncate_, ftruncate64, here_fd(fd), -1, (int fd, off64_t n), (fd, n))
-CALL(int, truncate_, posix_fallocate, here_fd(fd), errno, (int fd, off_t at, off_t n), (fd, at, n))
-CALL(int, truncate_, posix_fallocate64, here_fd(fd), errno, (int fd, off64_t at, off64_t n), (fd, at, n))
-CALL(int, truncate_, fallocate, here_fd(fd), -1, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n))
-CALL(int, truncate_, fallocate64, here_fd(fd), -1, (int fd, int mode, off64_t at, off64_t n), (fd, mode, at, n))
-CALL(int, rename_, rename, here(from), -1, (const char* from, const char* to), (from, to))
-CALL(int, rename_, renameat, here(from), -1, (int a, const char* from, int b, const char* to), (a, from, b, to))
-CALL(int, remove_, unlink, here(path), -1, (const char* path), (path))
-CALL(int, remove_, remove, here(path), -1, (const char* path), (path))
-CALL(int, remove_, rmdir, here(path), -1, (const char* path), (path))
-CALL(int, remove_, unlinkat, here(path), -1, (int at, const char* path, int flags), (at, path, flags))
-CALL(int, folder, mkdir, here(path), -1, (const char* path, mode_t mode), (path, mode))
-CALL(int, link_, symlink, here(path), -1, (const char* to, const char* path), (to, path))
+#define OF_FILE(type, operation, name, failed, parameters, arguments) CALL(type, name, harm_fd(operation, fd), failed, parameters, arguments)
+#define OF_PATH(operation, name, path, parameters, arguments) CALL(int, name, here(path) && harm(operation, path), -1, parameters, arguments)
+OF_FILE(ssize_t, read_, read, -1, (int fd, void* data, size_t n), (fd, data, n))
+OF_FILE(ssize_t, read_, pread, -1, (int fd, void* data, size_t n, off_t at), (fd, data, n, at))
+OF_FILE(ssize_t, read_, pread64, -1, (int fd, void* data, size_t n, off64_t at), (fd, data, n, at))
+OF_FILE(ssize_t, write_, write, -1, (int fd, const void* data, size_t n), (fd, data, n))
+OF_FILE(ssize_t, write_, writev, -1, (int fd, const struct iovec* data, int n), (fd, data, n))
+OF_FILE(ssize_t, write_, pwrite, -1, (int fd, const void* data, size_t n, off_t at), (fd, data, n, at))
+OF_FILE(ssize_t, write_, pwrite64, -1, (int fd, const void* data, size_t n, off64_t at), (fd, data, n, at))
+CALL(int, fflush, file && harm_fd(write_, fileno(file)), EOF, (FILE * file), (file))
+OF_FILE(int, sync_, fsync, -1, (int fd), (fd))
+OF_FILE(int, sync_, fdatasync, -1, (int fd), (fd))
+OF_FILE(int, truncate_, ftruncate, -1, (int fd, off_t n), (fd, n))
+OF_FILE(int, truncate_, ftruncate64, -1, (int fd, off64_t n), (fd, n))
+OF_FILE(int, truncate_, posix_fallocate, errno, (int fd, off_t at, off_t n), (fd, at, n))
+OF_FILE(int, truncate_, posix_fallocate64, errno, (int fd, off64_t at, off64_t n), (fd, at, n))
+OF_FILE(int, truncate_, fallocate, -1, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n))
+OF_FILE(int, truncate_, fallocate64, -1, (int fd, int mode, off64_t at, off64_t n), (fd, mode, at, n))
+OF_PATH(rename_, rename, from, (const char* from, const char* to), (from, to))
+OF_PATH(rename_, renameat, from, (int a, const char* from, int b, const char* to), (a, from, b, to))
+OF_PATH(remove_, unlink, path, (const char* path), (path))
+OF_PATH(remove_, remove, path, (const char* path), (path))
+OF_PATH(remove_, rmdir, path, (const char* path), (path))
+OF_PATH(remove_, unlinkat, path, (int at, const char* path, int flags), (at, path, flags))
+OF_PATH(folder, mkdir, path, (const char* path, mode_t mode), (path, mode))
+OF_PATH(link_, symlink, path, (const char* to, const char* path), (to, path))

@@ -12,11 +12,13 @@ from job import FOLDER, Moment, random_moment
 from runs import LAYOUTS
 
 LIMIT = 30  # seconds from the harm until the job has ended
-TIMEOUT = "runtime.distributed_timeout_minutes=0.1"
-KINDS = {  # name: how often; those of 0 seconds' patience for a sample have a second number, for --full
-    "kill_rank": (8, 8), "kill_mpirun": (3, 3), "stop_rank": (1, 2), "damage": (6, 6), "io_error": (5, 5), "full_disk": (1, 2), "unreadable": (2, 2),
-    "cut_link": (0, 1),
+HEARTBEAT = "runtime.heartbeat_seconds=4"
+KINDS = {  # name: how often, in a sample and with --full; a sample has each once, before it draws
+    "kill_rank": (8, 8), "kill_in_save": (4, 4), "kill_in_rename": (2, 3), "kill_in_handover": (2, 3), "kill_mpirun": (3, 3), "stop_rank": (1, 2),
+    "damage": (6, 6), "io_error": (5, 5), "full_disk": (1, 2), "unreadable": (2, 2), "cut_link": (0, 1),
 }
+KILLED = r"process rank {rank} .*signal 9"
+SAVES = ["stage1-2", "stage1-4", "stage1-6", "stage1-8", "stage2-10", "stage2-12", "stage2-14"]
 
 
 class Episode:
@@ -26,7 +28,7 @@ class Episode:
         self.layout = self.random.choice(list(LAYOUTS))
         self.ranks = LAYOUTS[self.layout][0]
         self.story, self.problems, self.skipped, self.must_say, self.undo = [], [], [], [], []
-        self.none_left, self.steps_after = False, 0
+        self.none_left, self.steps_after, self.seconds_after = False, 0, 0.0
 
     def __str__(self):
         return f"{self.layout}: " + ", then ".join(self.story)
@@ -79,7 +81,9 @@ class Episode:
         """Waits for the end; whether the harm was felt. `expected`: what the output has to say then."""
         job.wait_for_mpirun(limit)
         steps = self.runs.steps_of(self.folder)
+        begin = time.monotonic()
         ended = job.wait(limit)
+        self.seconds_after = time.monotonic() - begin
         self.steps_after = self.runs.steps_of(self.folder) - steps
         output, code, left = job.output(), job.process.poll(), job.clean_up()
         if not ended:
@@ -98,19 +102,21 @@ class Episode:
         operation = self.random.choice(list(counts))
         return f"{rank} {operation} {self.random.randint(1, counts[operation])}"
 
-    def strike(self, what, action, expected, *words):
-        """harm.c does it before some file operation of some rank, or a signal from here does at a moment."""
-        rank, slow = self.random.randrange(self.ranks), self.random.choice([0, 30])
+    def strike(self, what, action, expected, *words, rank=None, plans=(), moments=()):
+        """harm.c does it before some file operation of some rank, or a signal from here does at a moment: one of `plans` and `moments`, or any."""
+        slow = self.random.choice([0, 30])
+        rank = self.random.randrange(self.ranks) if rank is None else rank
         if action == "parent":
             slow = 150
             expected, victim = None, lambda job: job.mpirun_of()
         else:
             expected, victim = expected.format(rank=rank), lambda job: job.rank_of(rank)
-        if self.random.random() < 0.5:
-            plan = self.operation(rank)
-            self.story.append(f"{what} of rank {rank} before its {plan.split(' ', 1)[1]}")
-            return self.ends(self.runs.start(self.layout, *words, harm=f"{plan} {action}", slow=slow), expected, LIMIT + 15)
-        moment = random_moment(self.random, self.reference.seconds)
+        any_moment = not plans and not moments
+        if self.random.random() < 0.5 if bool(plans) == bool(moments) else plans:
+            operation, number, part = self.random.choice(plans) if plans else (*self.operation(rank).split(" ")[1:], "")
+            self.story.append(f"{what} of rank {rank} before its {operation} {number}{part and ' of ' + part}")
+            return self.ends(self.runs.start(self.layout, *words, harm=f"{rank} {operation} {number} {action} {part}", slow=slow), expected, LIMIT + 15)
+        moment = random_moment(self.random, self.reference.seconds) if any_moment else self.random.choice(moments)
         self.story.append(f"{what}{'' if action == 'parent' else f' of rank {rank}'} {moment}")
         job = self.runs.start(self.layout, *words, slow=slow)
         if moment.wait_for(job):
@@ -125,16 +131,41 @@ class Episode:
 
     # The kinds of harm. Each: whether it was felt; None: not possible here.
     def kill_rank(self):
-        return self.strike("SIGKILL", "kill", r"process rank {rank} .*signal 9")
+        return self.strike("SIGKILL", "kill", KILLED)
+
+    def kill_in_save(self):
+        """While shards, or what belongs to all of them, are written."""
+        save = self.random.choice(SAVES)
+        shard, of_all = [(o, n, f"{save}.tmp/shard-") for o, n in (("open", 1), ("write", 1), ("write", 2), ("write", 3), ("sync", 1))], []
+        rank = self.random.randrange(self.ranks)
+        if rank == 0:
+            of_all = [(o, 1, f"{save}.tmp/{name}") for o in ("open", "write", "sync") for name in ("state.json", "run.yaml", "config.json", "manifest.json")]
+        return self.strike("SIGKILL", "kill", KILLED, rank=rank, plans=shard + of_all)
+
+    def kill_in_rename(self):
+        """As a checkpoint gets its name, and `latest` its place."""
+        save, n = self.random.choice([(s, i + 1) for i, s in enumerate(SAVES)])
+        plans = [("rename", 1, f"{save}.tmp"), ("remove", n, "latest.tmp"), ("link", n, "latest.tmp"), ("rename", n, "latest.tmp")]
+        return self.strike("SIGKILL", "kill", KILLED, rank=0, plans=plans)
+
+    def kill_in_handover(self):
+        """Between the save that ends stage 1 and the first steps of stage 2."""
+        n = SAVES.index("stage1-8") + 1
+        plans = [("write", 1, "stage1-8.tmp/manifest.json"), ("rename", 1, "stage1-8.tmp"), ("link", n, "latest.tmp"), ("rename", n, "latest.tmp")]
+        moments = [Moment("file", "run/checkpoints/stage1-8", self.random.uniform(0, 0.03)), Moment("line", r"^ saved .*stage1-8", self.random.uniform(0, 0.02)),
+                   Moment("line", r"^stage stage2", self.random.uniform(0, 0.03))]
+        rank = self.random.choice([0, None])
+        return self.strike("SIGKILL", "kill", KILLED, rank=rank, plans=plans if rank == 0 else (), moments=moments)
 
     def kill_mpirun(self):
         felt = self.strike("SIGKILL of mpirun", "parent", "")
-        if felt and not self.problems and self.steps_after > 4:  # its disk is slow
-            self.problem(f"the ranks went on without mpirun: {self.steps_after} more iterations")
+        if felt and not self.problems and (self.steps_after > 4 or self.seconds_after > 5):  # its disk is slow: there is more to do than that
+            self.problem(f"the ranks went on without mpirun: {self.steps_after} more iterations, {self.seconds_after:.1f} s")
         return felt
 
     def stop_rank(self):
-        return self.strike("SIGSTOP", "stop", r"ranks? (\d+, )*{rank}(, \d+)* (\([^)]*\) )?(did not arrive|is stopped)", TIMEOUT)
+        patience = self.random.choice([[], [HEARTBEAT]]) if self.full else [HEARTBEAT]
+        return self.strike("SIGSTOP", "stop", r"sign of life.*; rank {rank} \(process \d+\) is stopped", *patience)
 
     def damage(self):
         """A killed run's newest checkpoint is not what it was; the run goes on from the one before, and says so."""
@@ -256,12 +287,12 @@ class Episode:
         mpirun = [agent, "10.77.0.1", "mpirun", "--mca", "plm", "rsh", "--mca", "plm_rsh_agent", agent, "--host", f"10.77.0.1:{each},10.77.0.2:{each}", "--bind-to",
                   "none", "--mca", "pml", "ob1", "--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "10.77.0.0/24", "--mca", "oob_tcp_if_include",
                   "10.77.0.0/24", "--mca", "mpi_yield_when_idle", "1", *(asking if by_mpirun else [])]
-        job = self.runs.start(self.layout, *([] if by_mpirun else [TIMEOUT]), mpirun=mpirun, environment=environment, slow=30)
+        job = self.runs.start(self.layout, *([] if by_mpirun else [HEARTBEAT]), mpirun=mpirun, environment=environment, slow=30)
         moment = Moment("line", self.random.choice([r"^stage stage1", r"iteration +2/", r"iteration +5/", r"^ saved ", r"^stage stage2"]), self.random.uniform(0, 0.03))
         self.story.append(f"the link between two hosts cut {moment}")
         if moment.wait_for(job):
             subprocess.run(["ip", "-n", "aff-sw", "link", "set", "p2", "down"], check=True)
-        return self.ends(job, r"lost communication with a remote daemon|unable to reliably start one or more daemons" if by_mpirun else r"ranks? [\d, ]+ did not arrive")
+        return self.ends(job, r"lost communication with a remote daemon|unable to reliably start one or more daemons" if by_mpirun else r"rank \d+ on aff\d has shown no sign of life .*the network from there to aff\d is")
 
     def root(self, what):
         if os.geteuid() != 0:

@@ -4,8 +4,8 @@ the run that goes on with --resume auto takes the very steps, to the bit, of one
 
   tests/faults/run.py BUILD_DIR [--full] [--seed N] [--count N] [--only KIND]
 
-A run (an output directory) meets one to three faults before it may finish. --count: faults; default 24, or 200 with --full, which has faults of every
-kind in it, a full disk and a cut link among them. --seed: of everything that is random; one run is repeated by the command that its failure prints.
+A run (an output directory) meets one to three faults before it may finish. --count: faults; default 30, or 200 with --full. The first runs of a sample
+are of one kind each, so that it has them all. --seed: of everything that is random; one run is repeated by the command that its failure prints.
 --only: faults of that kind alone. Root is needed for some (a small tmpfs, another user, hosts of their own); else they are skipped.
 Closes with "N passed, N failed, N skipped"."""
 import argparse
@@ -27,7 +27,7 @@ arguments.add_argument("--count", type=int)
 arguments.add_argument("--only", choices=sorted(harms.KINDS))
 arguments.add_argument("--keep", action="store_true", help="leave the folder of a failed run")
 options = arguments.parse_args()
-count = options.count or (200 if options.full else 24)
+count = options.count or (200 if options.full else 30)
 
 work = pathlib.Path(tempfile.mkdtemp(prefix="af_flt_"))
 runs = Runs(options.build.resolve(), work)
@@ -37,7 +37,8 @@ begin, seed = time.time(), options.seed
 try:
     runs.prepare()
     while passed + failed < count:
-        episode = harms.Episode(runs, seed, options.only, options.full)
+        drawn = options.full or not 1 <= seed <= len(harms.KINDS)
+        episode = harms.Episode(runs, seed, options.only or (None if drawn else list(harms.KINDS)[seed - 1]), options.full)
         seen = episode.play()
         for what in episode.skipped:
             skipped[what] = skipped.get(what, 0) + 1

@@ -31,6 +31,14 @@ TEST(ConfigSize, ManyOpenBracketsAreRefusedAtTheirLine) {
   EXPECT_EQ(refusal_of(list + "1]\n"), "");
 }
 
+// A plain text goes on over lines: what looks like a list may be a name of half a megabyte, which is printed several times.
+TEST(ConfigSize, LongValuesAreRefusedAtTheirPlace) {
+  EXPECT_EQ(refusal_of("a: 1\nb: " + std::string(8192, 'x')), "");
+  std::string text = "a: 1\nb: x\n ";
+  for (int i = 0; i < 100'000; ++i) text += " -";
+  EXPECT_EQ(refusal_of(text), "run.yaml:2:4: a value of 200001 bytes; it has at most 8192");
+}
+
 TEST(ConfigSize, AMegabyteIsNoConfiguration) {
   EXPECT_EQ(refusal_of(std::string(1 << 20, '#')), "");
   EXPECT_EQ(refusal_of(std::string((1 << 20) + 1, '#')), "run.yaml: has 1048577 bytes; a configuration has at most 1048576");

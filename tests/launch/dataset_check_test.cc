@@ -2,9 +2,11 @@
 #include "launch/dataset_check.h"
 
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <fstream>
 
 #include "tests/data/corpus.h"
@@ -32,6 +34,34 @@ TEST(DatasetCheck, GivesUpAChildThatNeverEnds) {
   ASSERT_EQ(problems.size(), 1u);
   EXPECT_NE(problems[0].find("pipe.h5: could not be read within 1 s"), std::string::npos) << problems[0];
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
+}
+
+// Kills the first child of its parent that is not itself: a crash inside the library, as the parent sees one. (SIGKILL: sanitizers
+// catch the signals of real crashes.)
+[[noreturn]] void kill_sibling() {
+  const std::string list = "/proc/" + std::to_string(::getppid()) + "/task/" + std::to_string(::getppid()) + "/children";
+  for (int i = 0; i < 2000; ++i, ::usleep(5000)) {
+    std::ifstream children(list);
+    for (pid_t child = 0; children >> child;)
+      if (child != ::getpid()) {
+        ::kill(child, SIGKILL);
+        ::_exit(0);
+      }
+  }
+  ::_exit(1);
+}
+
+TEST(DatasetCheck, AChildThatDiesIsAProblemOfTheFile) {
+  ScratchFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe.h5").c_str(), 0600), 0);
+  const pid_t killer = ::fork();
+  if (killer == 0) kill_sibling();
+  const std::vector<std::string> problems = problems_in_child(folder / "pipe.h5", 30);
+  int status = 1;
+  ASSERT_EQ(::waitpid(killer, &status, 0), killer);
+  EXPECT_EQ(status, 0);
+  ASSERT_EQ(problems.size(), 1u);
+  EXPECT_NE(problems[0].find("pipe.h5: is damaged so that HDF5's library crashed (Killed)"), std::string::npos) << problems[0];
 }
 
 TEST(DatasetCheck, TimeIsByTheFile) {

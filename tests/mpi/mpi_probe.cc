@@ -88,7 +88,8 @@ void trace(const Comm& world, const std::string& path) {
   const Comm dp = world.split(Axis::dp, 0, 0);
   std::vector<float> x(100000);
   Pending p = dp.all_reduce(test::tensor_of(x));
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  for (int i = 0; i < 20'000 && !p.done(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
   p.wait();
   write_trace(world, path);
 }

@@ -3,6 +3,7 @@
 
   tests/mpi/run.py BUILD_DIR      with mpi_probe and libmpi_counter.so in BUILD_DIR/tests
 Closes with "N passed, N failed, N skipped"."""
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -62,38 +63,44 @@ def byte_counts():
 
 def failures():
     code, output, took = run(4, "throwing")
-    check("a throwing rank ends the job", code == 1 and output.count("rank 1 (") == 1 and "): no more paper" in output and took < 5, output)
+    check("a throwing rank ends the job", code == 1 and output.count("rank 1 (") == 1 and "): no more paper" in output and took < 20, output)
     code, output, took = run(4, "differing")
-    check("different operations end the job", code == 1 and took < 5 and "all_reduce #1 on axis world" in output and
+    check("different operations end the job", code == 1 and took < 20 and "all_reduce #1 on axis world" in output and
           "broadcast #1 on axis world" in output and "rank 1" in output, output)
     code, output, took = run(4, "killed")
-    check("a killed rank ends the job", code not in (0, None) and took < 10 and "process rank 1" in output and "signal 9" in output, output)
-    with tempfile.TemporaryDirectory() as folder:
-        code, output, took = run(4, "hanging", 2, 0, folder)
-        check("a hanging rank ends the job after the timeout", code not in (0, None) and 2 < took < 15 and
+    check("a killed rank ends the job", code not in (0, None) and took < 20 and "process rank 1" in output and "signal 9" in output, output)
+    host = re.escape(os.uname().nodename)
+    # Most of the time these wait: some at once.
+    with tempfile.TemporaryDirectory() as hanging, tempfile.TemporaryDirectory() as stopped, concurrent.futures.ThreadPoolExecutor(3) as at_once:
+        counter = ["-x", f"LD_PRELOAD={TESTS / 'libmpi_counter.so'}"]
+        jobs = {
+            "hanging": at_once.submit(run, 4, "hanging", 2, 0, hanging),
+            "stopped": at_once.submit(run, 4, "stopped", 600, 2, stopped),
+            "late": at_once.submit(run, 4, "late", 600, 1, extra=counter),
+            **{(how, limits): at_once.submit(run, 4, how, *limits) for how in ("starting", "ending") for limits in ((2, 0), (600, 2))},
+        }
+        code, output, took = jobs["hanging"].result()
+        check("a hanging rank ends the job after the timeout", code not in (0, None) and 2 < took < 25 and
               re.search(r"all_reduce #1 on axis world .* has not ended after 2\S* s: rank 1 did not arrive; "
                         r"rank 1 on \S+ was last in all_reduce #0 on axis world [^;]*; rank 1 \(process \d+\) is stopped",
                         output), output + f"\n{took:.1f} s")
-        check("each rank's flight record is there", sorted(os.listdir(folder)) == [f"rank-{r}.flight" for r in range(4)], str(os.listdir(folder)))
-    for how, where in (("starting", "MPI_Init"), ("ending", "MPI_Finalize")):
-        code, output, took = run(4, how, 2)
-        check(f"a rank that hangs in {where} ends the job after the timeout", code not in (0, None) and 2 < took < 15 and
-              re.search(rf"{where} has not ended after 2\S* s: other ranks did not come to it; rank 1 \(process \d+\) is stopped", output), output + f"\n{took:.1f} s")
-    # Long before any timeout, and although nobody waits for it: a rank that shows no sign of life.
-    host = re.escape(os.uname().nodename)
-    with tempfile.TemporaryDirectory() as folder:
-        code, output, took = run(4, "stopped", 600, 2, folder)
-        check("a stopped rank ends the job by its heartbeat", code not in (0, None) and 2 < took < 20 and
+        check("each rank's flight record is there", sorted(os.listdir(hanging)) == [f"rank-{r}.flight" for r in range(4)], str(os.listdir(hanging)))
+        # Long before any timeout, and although nobody waits for it: a rank that shows no sign of life.
+        code, output, took = jobs["stopped"].result()
+        check("a stopped rank ends the job by its heartbeat", code not in (0, None) and 2 < took < 25 and
               re.search(rf"rank 2 \({host}\): rank 1 on {host} has shown no sign of life for 2\S* s \(heartbeat_seconds\); rank 1 \(process \d+\) is stopped; "
                         rf"rank 1 on {host}: no flight record", output), output + f"\n{took:.1f} s")
-    for how, where in (("starting", "MPI_Init"), ("ending", "MPI_Finalize")):
-        code, output, took = run(4, how, 600, 2)
-        check(f"a rank that is stopped in {where} ends the job", code not in (0, None) and 2 < took < 20 and
-              re.search(rf"process \d+ \({host}\): {where} waits for a rank that shows no sign of life \(heartbeat_seconds\); rank 1 \(process \d+\) is stopped", output),
-              output + f"\n{took:.1f} s")
-    code, output, took = run(4, "late", 600, 1, extra=["-x", f"LD_PRELOAD={TESTS / 'libmpi_counter.so'}"])
-    check("ranks that are late, or gone, but not stopped are waited for; heartbeats are in no count", code == 0 and took > 5 and
-          re.search(r"^bytes (\d+)\n(?s:.*)^counter 0 \1 0 0 0 0 0 0 0$", output, re.M), output + f"\n{took:.1f} s")
+        code, output, took = jobs["late"].result()
+        check("ranks that are late, or gone, but not stopped are waited for; heartbeats are in no count", code == 0 and took > 5 and
+              re.search(r"^bytes (\d+)\n(?s:.*)^counter 0 \1 0 0 0 0 0 0 0$", output, re.M), output + f"\n{took:.1f} s")
+        for how, where in (("starting", "MPI_Init"), ("ending", "MPI_Finalize")):
+            code, output, took = jobs[how, (2, 0)].result()
+            check(f"a rank that hangs in {where} ends the job after the timeout", code not in (0, None) and 2 < took < 25 and
+                  re.search(rf"{where} has not ended after 2\S* s: other ranks did not come to it; rank 1 \(process \d+\) is stopped", output), output + f"\n{took:.1f} s")
+            code, output, took = jobs[how, (600, 2)].result()
+            check(f"a rank that is stopped in {where} ends the job", code not in (0, None) and 2 < took < 25 and
+                  re.search(rf"process \d+ \({host}\): {where} waits for a rank that shows no sign of life \(heartbeat_seconds\); rank 1 \(process \d+\) is stopped",
+                            output), output + f"\n{took:.1f} s")
     code, output, _ = run(4, "orphaned")
     end = time.time() + 3
     while (leftovers := subprocess.run(["pgrep", "-f", str(TESTS / "mpi_probe")], capture_output=True, text=True).stdout.split()) and time.time() < end:
