@@ -13,6 +13,7 @@ status=0
   "$python" "$here/tokenizer_compare.py" "$build" "$build/oracle/tokenizer" || status=1
   "$python" "$here/compare.py" "$build/oracle/models" "$build" "$build/oracle/out" || status=1
   "$python" "$here/runs.py" "$build" "$build/oracle/runs" || status=1
+  "$python" "$here/generation.py" "$build/oracle/models" "$build" "$build/oracle/generation" || status=1
   exit $status
 } | awk '/^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { passed += $1; failed += $3; skipped += $5; next }
   { print; fflush() }
