@@ -15,9 +15,11 @@ import sys
 import tempfile
 import time
 
-from endpoint import FINAL, PASSING, Endpoint, default_answer, key_of
+from endpoint import FINAL, PASSING, Endpoint, default_answer
+from policy import documents, policy, trajectories
 
 PROBE = pathlib.Path(sys.argv[1]).resolve() / "tests" / "teacher_probe"
+SYNTH = pathlib.Path(sys.argv[1]).resolve() / "bin" / "af_synth"
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_endpoint_"))
 SECRET = "sk-secret-0123456789"
 passed = failed = 0
@@ -94,9 +96,9 @@ def test_concurrency():
     check("the journal holds each request once", sorted(line["key"] for line in journal) == sorted(endpoint.requests))
 
 
-def faults_of(seed):
-    """One to three faults for most requests, each kind often enough; those that cost a second are rare."""
-    kinds = [kind for kind in PASSING if kind not in ("slow", "429-after", "429-date")] * 6 + ["slow", "429-after", "429-date"]
+def faults_of(seed, slow=("slow", "429-after", "429-date")):
+    """One to three faults for most requests, each kind often enough; those that cost seconds are rare."""
+    kinds = [kind for kind in PASSING if kind not in ("slow", "429-after", "429-date")] * 6 + list(slow)
 
     def plan(request, attempt):
         draw = random.Random(f"{seed} {request['messages'][0]['content']}")
@@ -128,10 +130,13 @@ def test_faults():
     check("every kind of fault came", [f"not {kind}" for kind in PASSING if kind not in seen])
     check("faults that pass: nothing lost, nothing twice", fault_problems(endpoint, "faults", items, plan))
     check("they are told of", "asked again in" in result.stderr and result.returncode == 0)
-    for kind in ("429-after", "429-date"):  # alone, so that each is judged
-        with Endpoint(lambda request, attempt: kind if attempt == 0 else None) as endpoint:
-            run(endpoint, kind, 4, "--concurrency", 8)
-        check(f"{kind} is obeyed", fault_problems(endpoint, kind, 4, lambda request, attempt: kind if attempt == 0 else None))
+
+    def asked_to_wait(request, attempt):
+        return None if attempt else ["429-after", "429-date"][request["seed"] % 2]
+
+    with Endpoint(asked_to_wait) as endpoint:
+        run(endpoint, "wait", 4, "--concurrency", 8)
+    check("Retry-After is obeyed, in seconds and as a date", fault_problems(endpoint, "wait", 4, asked_to_wait))
     with Endpoint(plan) as endpoint:
         result = run(endpoint, "no-retries", items, "--concurrency", 64, "--timeout", 3, "--retries", 0)
     check("a client without retries is noticed", bool(fault_problems(endpoint, "no-retries", items, plan)) and result.returncode == 1)
@@ -243,9 +248,49 @@ def test_server_away():
     check("that comes back while it is asked", output_problems("away", 30) + ([] if set(endpoint.finished.values()) == {1} else ["twice"]))
 
 
+def synth(endpoint, what, name, inputs):
+    options = ["--endpoint", endpoint.url, "--model", "m", "--concurrency", "32", "--timeout", "3", "--retry-wait", "0.05", "--output", WORK / name]
+    return [SYNTH, what, *inputs, *options]
+
+
+def test_programs():
+    """af_synth fas and has: with faults, killed and started again, their files are those of a quiet run."""
+    (WORK / "documents.jsonl").write_text(documents(60))
+    (WORK / "trajectories.jsonl").write_text(trajectories(40))
+    made = subprocess.run([SYNTH, "memory", "--documents", WORK / "documents.jsonl", "--output", WORK / "mem.db"], capture_output=True, text=True)
+    check("a memory", [made.stderr] if made.returncode else [])
+    for what, inputs in (("fas", ["--memory", WORK / "mem.db", "--count", "60"]), ("has", ["--trajectories", WORK / "trajectories.jsonl"])):
+        with Endpoint(answer=policy) as endpoint:
+            quiet = subprocess.run(synth(endpoint, what, what, inputs), capture_output=True, text=True, env=environment())
+            wanted = (WORK / what).read_text() if quiet.returncode == 0 else ""
+            requests = len(endpoint.events)
+        check(f"{what}: {requests} requests, {wanted.count(chr(10))} samples", [] if wanted.count("\n") >= 40 and requests >= 100 else [quiet.stderr])
+        with Endpoint(faults_of(7, slow=()), answer=policy) as endpoint:
+            result = subprocess.run(synth(endpoint, what, what + "-faults", inputs), capture_output=True, text=True, env=environment())
+        same = result.returncode == 0 and (WORK / (what + "-faults")).read_text() == wanted
+        check(f"{what} with faults gives the same file", [] if same and set(endpoint.finished.values()) == {1} else [result.stderr])
+        check(f"{what} says what was kept", [] if "tried" in quiet.stdout and "retries" in quiet.stdout else [quiet.stdout])
+        with Endpoint(answer=policy, latency=0.05) as endpoint:
+            for answers in (requests // 3, 2 * requests // 3):
+                process = subprocess.Popen(synth(endpoint, what, what + "-killed", inputs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+                while sum(endpoint.finished.values()) < answers and process.poll() is None:
+                    time.sleep(0.002)
+                process.kill()
+                process.wait()
+            unfinished = not (WORK / (what + "-killed")).exists()
+            time.sleep(0.1)
+            text = (WORK / (what + "-killed.journal.jsonl")).read_bytes()
+            known = {json.loads(line)["key"] for line in text[: text.rfind(b"\n") + 1].splitlines()[1:]}
+            before = len(endpoint.events)
+            result = subprocess.run(synth(endpoint, what, what + "-killed", inputs), capture_output=True, text=True, env=environment())
+            again = known.intersection(key for _, key, _ in endpoint.events[before:])
+        same = result.returncode == 0 and unfinished and (WORK / (what + "-killed")).read_text() == wanted
+        check(f"{what} killed and started again gives the same file", [] if same and not again else [result.stderr, f"{len(again)} asked again"])
+
+
 def main():
     try:
-        for test in (test_concurrency, test_faults, test_kill, test_equal_requests, test_final, test_server_away):
+        for test in (test_concurrency, test_faults, test_kill, test_equal_requests, test_final, test_server_away, test_programs):
             begin = time.time()
             test()
             print(f"{test.__name__}: {time.time() - begin:.1f} s")
