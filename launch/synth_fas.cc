@@ -89,8 +89,13 @@ std::vector<Option> fas_options() {
   append_options(options, endpoint_options());
   append_options(
       options,
-      {{"--styles-per-memory", Takes::one_value, "K", "endpoint: questions on the same knowledge, each in another style (default 2)", {}, false},
-       {"--kind", Takes::one_value, "", "endpoint: what is made of a question (default both)", {"planning", "reasoning", "both"}, false},
+      {{"--styles-per-memory",
+        Takes::one_value,
+        "K",
+        "questions on the same knowledge, each in another style (default 2 of an endpoint, 5 offline)",
+        {},
+        false},
+       {"--kind", Takes::one_value, "", "what is made of a question (default both)", {"planning", "reasoning", "both"}, false},
        {"--min-length", Takes::one_value, "N", "endpoint: tokens of a thought, at least (default 16)", {}, false},
        {"--max-length", Takes::one_value, "N", "endpoint: at most (default 4096)", {}, false},
        {"--tokenizer", Takes::one_value, "NAME", "endpoint: by which lengths are counted (default: four bytes a token)", {}, false},
@@ -114,7 +119,9 @@ Command fas_command() {
        "af_synth fas --memory mem.db --endpoint http://localhost:8000/v1 --model Qwen3-30B-A3B --count 10000 --output fas.jsonl",
        "af_synth fas --memory mem.db --endpoint http://localhost:8000/v1 --model m --styles multi_hop numerical --kind planning --output plan.jsonl"},
       [](const Arguments& arguments) {
-        return asks_endpoint(arguments) ? run_fas_endpoint(arguments) : run_fas_offline(arguments);
+        const bool endpoint = asks_endpoint(arguments);
+        refuse_options(fas_options(), endpoint ? "offline" : "endpoint", arguments);
+        return endpoint ? run_fas_endpoint(arguments) : run_fas_offline(arguments);
       }};
 }
 

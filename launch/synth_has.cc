@@ -174,7 +174,8 @@ std::vector<Option> has_options() {
       {"--outcome",
        Takes::one_value,
        "",
-       "whether a trajectory is right: by its member 'outcome' (given), by its last <answer> against 'answer' (match), or by the member where there "
+       "trajectories: whether a trajectory is right: by its member 'outcome' (given), by its last <answer> against 'answer' (match), or by the "
+       "member where there "
        "is one "
        "(either, default)",
        {"given", "match", "either"},
@@ -182,15 +183,16 @@ std::vector<Option> has_options() {
       {"--min-tokens",
        Takes::one_value,
        "N",
-       "of a text; to reach it every step gets more options, from A up to B of --options A..B (long HAS: --options 4..200 --min-tokens 65536 "
+       "trajectories: of a text; to reach it every step gets more options, from A up to B of --options A..B (long HAS: --options 4..200 --min-tokens "
+       "65536 "
        "--max-tokens 131072)",
        {},
        false},
-      {"--max-tokens", Takes::one_value, "N", "of a text; above it steps lose options, down to two (short HAS: 32768)", {}, false},
-      {"--tokenizer", Takes::one_value, "NAME", "by which tokens are counted (default: four bytes a token)", {}, false},
-      {"--max-line-bytes", Takes::one_value, "N", "a longer line is reported and skipped (default 16777216)", {}, false},
-      {"--strict", Takes::nothing, "", "a line that cannot be used fails the whole (default: it is reported and skipped)", {}, false},
-      {"--rejects", Takes::one_value, "FILE", "what was not kept, and why (default OUTPUT.rejects.jsonl)", {}, false},
+      {"--max-tokens", Takes::one_value, "N", "trajectories: of a text; above it steps lose options, down to two (short HAS: 32768)", {}, false},
+      {"--tokenizer", Takes::one_value, "NAME", "trajectories: by which tokens are counted (default: four bytes a token)", {}, false},
+      {"--max-line-bytes", Takes::one_value, "N", "trajectories: a longer line is reported and skipped (default 16777216)", {}, false},
+      {"--strict", Takes::nothing, "", "trajectories: a line that cannot be used fails the whole (default: it is reported and skipped)", {}, false},
+      {"--rejects", Takes::one_value, "FILE", "trajectories: what was not kept, and why (default OUTPUT.rejects.jsonl)", {}, false},
   };
   append_options(options, endpoint_options());
   append_options(options, offline_has_options());
@@ -212,9 +214,14 @@ Command has_command() {
        "af_synth has --trajectories 'part-*.jsonl.zst' --endpoint http://localhost:8000/v1 --model Qwen3-30B-A3B --outcome given --output has.jsonl",
        "af_synth has --trajectories trajectories.jsonl --options 4..200 --min-tokens 65536 --max-tokens 131072 --output long_has.jsonl"},
       [](const Arguments& arguments) {
-        if (arguments.has("--trajectories") == arguments.has("--memory"))
+        const bool memory = arguments.has("--memory");
+        if (arguments.has("--trajectories") == memory)
           user_error("expected either --trajectories FILE or, to make trajectories of what is known, --memory MEM.db");
-        return arguments.has("--memory") ? run_has_offline(arguments) : HasJob(arguments).run();
+        const bool endpoint = asks_endpoint(arguments);
+        if (memory && endpoint) user_error("--memory: only offline; a teacher behind an endpoint gives alternatives to the steps of --trajectories");
+        refuse_options(has_options(), memory ? "trajectories" : "offline", arguments);
+        if (!endpoint) refuse_options(has_options(), "endpoint", arguments);
+        return memory ? run_has_offline(arguments) : HasJob(arguments).run();
       }};
 }
 

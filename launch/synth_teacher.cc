@@ -40,29 +40,29 @@ std::vector<Option> endpoint_options() {
        false},
   };
   append_options(options, connection_options());
-  append_options(options,
-                 {
-                     {"--journal",
-                      Takes::one_value,
-                      "FILE",
-                      "endpoint: keeps every answer (default OUTPUT.journal.jsonl): the same command, given again, asks only what is not in it",
-                      {},
-                      false},
-                     {"--temperature", Takes::one_value, "T", "endpoint: 0 to 2 (default 1); judges are asked at 0", {}, false},
-                     {"--max-reply-tokens", Takes::one_value, "N", "endpoint: of one reply; a reply that is cut off is not used", {}, false},
-                     {"--prompts",
-                      Takes::one_value,
-                      "FOLDER",
-                      "endpoint: files NAME.txt in the place of the prompts that are compiled in (examples/synthesis/prompts)",
-                      {},
-                      false},
-                     {"--tools",
-                      Takes::one_value,
-                      "FILE",
-                      "the agent's tools as JSON in OpenAI's format (default: search, visit, google_scholar, parse_file, PythonInterpreter)",
-                      {},
-                      false},
-                 });
+  append_options(
+      options, {
+                   {"--journal",
+                    Takes::one_value,
+                    "FILE",
+                    "endpoint: keeps every answer (default OUTPUT.journal.jsonl): the same command, given again, asks only what is not in it",
+                    {},
+                    false},
+                   {"--temperature", Takes::one_value, "T", "endpoint: 0 to 2 (default 1); judges are asked at 0", {}, false},
+                   {"--max-reply-tokens", Takes::one_value, "N", "endpoint: of one reply; a reply that is cut off is not used", {}, false},
+                   {"--prompts",
+                    Takes::one_value,
+                    "FOLDER",
+                    "endpoint: files NAME.txt in the place of the prompts that are compiled in (examples/synthesis/prompts)",
+                    {},
+                    false},
+                   {"--tools",
+                    Takes::one_value,
+                    "FILE",
+                    "endpoint: the agent's tools as JSON in OpenAI's format (default: search, visit, google_scholar, parse_file, PythonInterpreter)",
+                    {},
+                    false},
+               });
   return options;
 }
 
@@ -70,6 +70,17 @@ void append_options(std::vector<Option>& options, const std::vector<Option>& mor
   for (const Option& option : more) {
     const bool known = std::any_of(options.begin(), options.end(), [&](const Option& o) { return o.name == option.name; });
     if (!known) options.push_back(option);
+  }
+}
+
+void refuse_options(const std::vector<Option>& options, const std::string& mode, const Arguments& arguments) {
+  for (const Option& option : options) {
+    if (option.help.starts_with(mode + ": ") && arguments.has(option.name)) {
+      user_error("{}: only for {}", option.name,
+                 mode == "endpoint"  ? "a teacher behind an endpoint (--endpoint URL)"
+                 : mode == "offline" ? "the offline teacher and a --memory"
+                                     : "--" + mode);
+    }
   }
 }
 

@@ -18,6 +18,9 @@ std::vector<Option> endpoint_options();
 // Appends those of `more` whose names are not there yet.
 void append_options(std::vector<Option>& options, const std::vector<Option>& more);
 
+// UserError that names what was given of the options that serve `mode` alone: their help begins with "MODE: ".
+void refuse_options(const std::vector<Option>& options, const std::string& mode, const Arguments& arguments);
+
 // Is the teacher an endpoint? By --teacher, else by whether there is an --endpoint; UserError where options of the endpoint are given without one.
 bool asks_endpoint(const Arguments& arguments);
 EndpointOptions endpoint_from(const Arguments& arguments);  // journal: --journal, else OUTPUT.journal.jsonl
