@@ -17,6 +17,7 @@
 #include "data/synthesis/offline_batch.h"
 #include "data/synthesis/offline_planning.h"
 #include "data/synthesis/offline_trajectory.h"
+#include "data/synthesis/world.h"
 #include "launch/progress.h"
 
 namespace af {
@@ -80,31 +81,16 @@ FactIndex index_of(Memory& memory) {
   return index;
 }
 
-// What the tools answer: results with their pages, a page's statements, at most `lines` of each.
-WorldAccess world_of(const std::shared_ptr<Memory>& memory, int lines) {
-  const auto page_url = [memory](int entity) {
-    const std::string url = memory->entity_url(entity + 1);
-    return url.empty() ? "memory://entity/" + memory->entity_name(entity + 1) : url;
+// A worker's own view of the memory.
+WorldAccess world_of(const std::string& path, const WorldOptions& options) {
+  struct Held {
+    Memory memory;
+    World world;
+    Held(const std::string& file, const WorldOptions& o) : memory(Memory::open(file, Memory::Mode::read)), world(memory, o) {}
   };
-  const auto call = [memory, lines](const ToolCall& tool) {
-    std::string text = "<tool_response>\n";
-    if (const Json* queries = tool.arguments.find("query")) {
-      for (const Json& query : queries->array()) {
-        for (const Memory::Found& found : memory->search(query.string(), std::min(lines, 4)))
-          text += found.title + " " + (found.url.empty() ? "memory://entity/" + found.title : found.url) + "\n";
-      }
-    } else if (const Json* urls = tool.arguments.find("url")) {
-      for (const Json& url : urls->array()) {
-        constexpr std::string_view kScheme = "memory://entity/";
-        const std::string& page = url.string();
-        const auto entity = page.starts_with(kScheme) ? memory->find_entity(std::string_view(page).substr(kScheme.size())) : memory->find_page(page);
-        if (!entity) continue;
-        for (const Statement& statement : memory->statements_of(*entity, lines)) text += statement.text + "\n";
-      }
-    }
-    return text + "</tool_response>";
-  };
-  return {call, page_url};
+  const auto held = std::make_shared<Held>(path, options);
+  return {[held](const ToolCall& call) { return "<tool_response>\n" + held->world.call(call) + "\n</tool_response>"; },
+          [held](int entity) { return held->world.page_url(entity + 1); }};
 }
 
 // All that a command needs, and the loop.
@@ -188,7 +174,8 @@ std::vector<Option> offline_has_options() {
   options.push_back({"--options", Takes::one_value, "A..B", "how many a step has (offline: default 2..5)", {}, false});
   options.push_back({"--wording", Takes::one_value, "", "of the choices (default both)", {"decision", "solutions", "both"}, false});
   options.push_back({"--failed-share", Takes::one_value, "SHARE", "offline: of trajectories that end with a wrong answer (default 0.25)", {}, false});
-  options.push_back({"--response-lines", Takes::one_value, "N", "offline: of a page, at most (default 12)", {}, false});
+  options.push_back({"--results", Takes::one_value, "N", "offline: of a search (default 3)", {}, false});
+  options.push_back({"--statements", Takes::one_value, "N", "offline: of a page, those that fit the goal best (default 3)", {}, false});
   options.push_back({"--most-bytes", Takes::one_value, "N", "offline: a longer sample is left out (default 6000)", {}, false});
   return options;
 }
@@ -200,8 +187,7 @@ int run_fas_offline(const Arguments& arguments) {
   const std::string kind = arguments.value("--kind", "both");
   const double reasoning_share = kind == "planning" ? 0 : kind == "reasoning" ? 1 : share_of(arguments, "--reasoning-share", 0.2);
   return run(arguments, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
-    const auto memory = std::make_shared<Memory>(Memory::open(path, Memory::Mode::read));
-    const auto planner = std::make_shared<OfflinePlanner>(maker, wording, world_of(memory, 1).page_url);
+    const auto planner = std::make_shared<OfflinePlanner>(maker, wording, world_of(path, {}).page_url);
     return [=, &maker](std::int64_t number) -> std::optional<Sample> {
       Dice entity_dice(seed, hash_name(fmt::format("entity {}", number / per_entity))), dice(seed, hash_name(fmt::format("fas {}", number)));
       const int entity = maker.random_entity(entity_dice);
@@ -225,15 +211,16 @@ int run_has_offline(const Arguments& arguments) {
   const std::uint64_t seed = std::uint64_t(arguments.integer("--seed", 1));
   TrajectoryOptions options;
   std::tie(options.least_options, options.most_options) = range_of(arguments, "--options", {options.least_options, options.most_options}, 2, 100);
-  const int lines = number_of(arguments, "--response-lines", 12, 1, 1000000);
+  WorldOptions world;
+  world.results = number_of(arguments, "--results", 3, 1, 1000);
+  world.statements = std::size_t(number_of(arguments, "--statements", 3, 1, 1000000));
   options.failed_share = share_of(arguments, "--failed-share", options.failed_share);
   options.most_bytes = number_of(arguments, "--most-bytes", 6000, 500, 1 << 30);
   const std::string wording_name = arguments.value("--wording", "both");
   if (wording_name != "both") options.wording = wording_name == name_of(HasWording::decision) ? HasWording::decision : HasWording::solutions;
   return run(arguments, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
-    const auto memory = std::make_shared<Memory>(Memory::open(path, Memory::Mode::read));
     const auto trajectories = std::make_shared<TrajectoryMaker>(maker, wording, options);
-    const WorldAccess access = world_of(memory, lines);
+    const WorldAccess access = world_of(path, world);
     return [=](std::int64_t number) -> std::optional<Sample> {
       Dice dice(seed, hash_name(fmt::format("has {}", number)));
       const Style style = styles[std::size_t(number) % styles.size()];

@@ -77,15 +77,16 @@ std::optional<MadeTrajectory> TrajectoryMaker::make(Style style, Dice& dice, con
   for (const Step& step : draft->steps) {
     made.options.push_back(options_of(step, dice));
     if (made.options.back().options.size() < 2) return std::nullopt;
-    const std::string& content = step.candidates[std::size_t(step.taken)];
-    made.trajectory.steps.push_back({content, std::nullopt});
-    if (const auto call = tool_call_in(content)) {
-      std::string response = world.call(*call);
-      for (const std::string& needed : step.needed) {
-        if (response.find(needed) == std::string::npos) return std::nullopt;
-      }
-      made.trajectory.steps.back().response = std::move(response);
+    made.trajectory.steps.push_back({step.candidates[std::size_t(step.taken)], std::nullopt});
+  }
+  for (std::size_t k = draft->steps.size(); k-- > 0;) {  // the search comes last: it costs most, and a page may lack what is needed
+    const auto call = tool_call_in(made.trajectory.steps[k].content);
+    if (!call) continue;
+    std::string response = world.call(*call);
+    for (const std::string& needed : draft->steps[k].needed) {
+      if (response.find(needed) == std::string::npos) return std::nullopt;
     }
+    made.trajectory.steps[k].response = std::move(response);
   }
   const HasWording wording = options_.wording ? *options_.wording : dice.pick(std::array{HasWording::decision, HasWording::solutions});
   made.sample = render_has(made.trajectory, made.options, wording);
@@ -205,7 +206,7 @@ std::optional<TrajectoryMaker::Draft> TrajectoryMaker::chain(Style style, Dice& 
     step.needed = {url(starts[std::size_t(searched)].entity)};
     draft.steps.push_back(std::move(step));
   }
-  const std::string &what = wording_.words(ask), goal = hop ? wording_.words(right.link) : what;
+  const std::string goal = wording_.goal(hop ? right.link : ask);
   {
     Step step{{}, wrong >= 0 && wrong < visit_step ? searched : right_start, start};
     for (const Subject& s : starts) step.candidates.push_back(visit({s.entity}, goal, dice, world));
@@ -216,7 +217,7 @@ std::optional<TrajectoryMaker::Draft> TrajectoryMaker::chain(Style style, Dice& 
   if (hop) {
     const int consistent = (right_end / n) * n + start;  // what the visited page leads to
     Step step{{}, consistent, visited_end};
-    for (const End& e : ends) step.candidates.push_back(visit({e.entity}, what, dice, world));
+    for (const End& e : ends) step.candidates.push_back(visit({e.entity}, wording_.goal(ask), dice, world));
     step.needed = {index_.value(index_.only(ends[std::size_t(visited_end)].entity, ask))};
     draft.steps.push_back(std::move(step));
   }
@@ -282,7 +283,7 @@ std::optional<TrajectoryMaker::Draft> TrajectoryMaker::pair(Dice& dice, const Wo
   draft.question.answer = answers[std::size_t(result(right))];
   Step look{{}, right, taken};
   for (const auto& [i, j] : pairs)
-    look.candidates.push_back(visit({group[std::size_t(i)].entity, group[std::size_t(j)].entity}, wording_.words(ask), dice, world));
+    look.candidates.push_back(visit({group[std::size_t(i)].entity, group[std::size_t(j)].entity}, wording_.goal(ask), dice, world));
   const auto [i, j] = pairs[std::size_t(taken)];
   look.needed = {std::to_string(number(i)), std::to_string(number(j))};
   draft.steps.push_back(std::move(look));
@@ -335,7 +336,7 @@ std::optional<TrajectoryMaker::Draft> TrajectoryMaker::star(Dice& dice, const Wo
   draft.question = {Style::synthesis, Operation::common, {{named[0], {}}, {named[1], {}}}, {}, -1, ask, leaves[right], index_.value(values[right])};
   Step look{{}, int(right), int(taken)}, say{{}, int(taken), int(given)};
   for (std::size_t i = 0; i < values.size(); ++i) {
-    look.candidates.push_back(visit(both(leaves[i]), wording_.words(ask), dice, world));
+    look.candidates.push_back(visit(both(leaves[i]), wording_.goal(ask), dice, world));
     say.candidates.push_back(answer(wording_.words(ask), index_.value(values[i]), dice));
   }
   look.needed = {index_.value(values[taken])};

@@ -91,6 +91,11 @@ Wording::Wording(const QuestionMaker& maker, int obfuscation) : maker_(maker), i
   }
 }
 
+std::string Wording::goal(int relation) const {
+  const std::string plain = plain_words(index_.relation(relation).name);
+  return plain == "maintainer" ? "maintained by" : plain;
+}
+
 std::string Wording::phrase(int fact, const std::string& value, Dice& dice) const {
   const int relation = index_.relation_of(fact);
   if (obfuscation_ == 0) return "has " + plain_words(index_.relation(relation).name) + " " + value;

@@ -17,9 +17,10 @@ class Wording {
 
   const std::string& noun() const { return noun_; }                          // "package", or "record" where nothing is known of the relations
   const std::string& words(int relation) const { return words_[relation]; }  // "installed size"
-  std::string clue(int fact, Dice& dice) const;                              // "depends on zlib1g"
-  std::string clues(const std::vector<int>& facts, Dice& dice) const;        // "a, b and c"
-  std::string subject(const Subject& subject, Dice& dice) const;             // its name, or "the package that a, b and c"
+  std::string goal(int relation) const;          // what to look for on a page: the words with which statements of the relation are written
+  std::string clue(int fact, Dice& dice) const;  // "depends on zlib1g"
+  std::string clues(const std::vector<int>& facts, Dice& dice) const;  // "a, b and c"
+  std::string subject(const Subject& subject, Dice& dice) const;       // its name, or "the package that a, b and c"
   std::string question(const Question& question, Dice& dice) const;
   std::string query(const std::vector<int>& facts) const;  // the values, as words to search for
   std::string link(int relation, Dice& dice) const;        // "depends on"
