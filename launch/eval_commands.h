@@ -6,4 +6,6 @@ namespace af {
 
 Command likelihood_command();  // which of several texts the model holds for likelier
 
+Command generate_command();    // what the model does about a question, with tools answered from a memory
+
 }  // namespace af
