@@ -17,16 +17,15 @@ constexpr int kApplication = 0x61666d65, kVersion = 1;  // "afme"; PRAGMA applic
 
 // Statements lie together by entity, so that a page is one read and an exact duplicate is found in the same place. `id` counts all
 // statements. texts: what repeats (times, sources, styles, relations), once each; 0 stands for "". pages: what was added to an entity at
-// one time, as a document of the full-text index, which keeps no copy of the text.
+// one time, as a row of the full-text index, which keeps no copy of the text; bytes: of that text.
 constexpr const char* kSchema = R"(
 CREATE TABLE entities(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, url INTEGER);
 CREATE INDEX entities_by_url ON entities(url) WHERE url IS NOT NULL;
 CREATE TABLE texts(id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE statements(entity INTEGER NOT NULL, identity INTEGER NOT NULL, id INTEGER NOT NULL, text TEXT NOT NULL, time INTEGER NOT NULL,
   source INTEGER NOT NULL, style INTEGER NOT NULL, relation INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY(entity, identity)) WITHOUT ROWID;
-CREATE TABLE pages(id INTEGER PRIMARY KEY, entity INTEGER NOT NULL);
-CREATE VIRTUAL TABLE pages_text USING fts5(name, body, content='', tokenize='porter unicode61 remove_diacritics 2');
-INSERT INTO pages_text(pages_text, rank) VALUES('rank', 'bm25(8.0, 1.0)');
+CREATE TABLE pages(id INTEGER PRIMARY KEY, entity INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE VIRTUAL TABLE pages_text USING fts5(name, body, content='', columnsize=0, tokenize='porter unicode61 remove_diacritics 2');
 CREATE TABLE totals(entities INTEGER NOT NULL, statements INTEGER NOT NULL, facts INTEGER NOT NULL, pages INTEGER NOT NULL);
 INSERT INTO totals VALUES(0, 0, 0, 0);
 CREATE TABLE sources(id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL, blocks INTEGER NOT NULL,
@@ -64,7 +63,7 @@ struct Memory::State {
           set_url(d, "UPDATE entities SET url = ?2 WHERE id = ?1 AND url IS NULL"),
           add_text(d, "INSERT INTO texts(text) VALUES(?1) RETURNING id"),
           add_statement(d, "INSERT OR IGNORE INTO statements VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
-          add_page(d, "INSERT INTO pages VALUES(?1, ?2)"),
+          add_page(d, "INSERT INTO pages VALUES(?1, ?2, ?3)"),
           add_page_text(d, "INSERT INTO pages_text(rowid, name, body) VALUES(?1, ?2, ?3)"),
           set_totals(d, "UPDATE totals SET entities = ?1, statements = ?2, facts = ?3, pages = ?4"),
           search(d) {}
@@ -266,7 +265,7 @@ Memory::Added Memory::add(std::span<const Statement> statements, MemorySource* p
       bodies[entity].append(statement.text).push_back('\n');
     }
     for (const auto& [id, body] : bodies) {
-      q.add_page.bind(1, ++totals.pages).bind(2, id).run();
+      q.add_page.bind(1, ++totals.pages).bind(2, id).bind(3, std::int64_t(body.size())).run();
       q.add_page_text.bind(1, totals.pages).bind(2, searchable(entity_name(id))).bind(3, searchable(body)).run();
     }
     q.set_totals.bind(1, totals.entities).bind(2, totals.statements).bind(3, totals.facts).bind(4, totals.pages).run();

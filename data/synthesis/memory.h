@@ -77,8 +77,7 @@ class Memory {
     std::int64_t entity;
     std::string title, url, snippet;
   };
-  // The entities whose names and statements fit the words best (BM25, names counting more): those that hold every word
-  // first; where these are fewer than `limit`, those that hold some of the rarer words. Never fails on any text.
+  // The entities whose names and statements fit the words best (data/synthesis/memory_search.h). Never fails on any text.
   std::vector<Found> search(std::string_view query, int limit);
 
  private:

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "data/utf8.h"
 
 namespace af {
 namespace {
 
-constexpr std::size_t kMostTerms = 32, kMostWords = 64, kMostCounted = 50'000, kSnippetBytes = 300;
-constexpr std::int64_t kMostRanked = 20'000;  // pages that a query may rank: what bounds its time
+constexpr std::size_t kMostTerms = 32, kMostWords = 64, kSnippetBytes = 300;
+constexpr std::size_t kMostCached = 16 << 20, kListOverhead = 40;  // entries of lists that are kept
+constexpr std::size_t kMostCandidates = 20'000;                    // entities that are ranked, unless one word alone has more
+constexpr double kSaturation = 1.2, kLengthWeight = 0.5, kNameWeight = 3;
 
 // ASCII letters and digits, and whatever is not ASCII.
 bool is_word_byte(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || static_cast<signed char>(c) < 0; }
@@ -28,10 +31,12 @@ bool holds(std::string_view text, std::string_view word) {
   }
 }
 
-std::string joined(const std::vector<std::string>& terms, const char* between) {
-  std::string expression;
-  for (const std::string& term : terms) expression += (expression.empty() ? "" : between) + term;
-  return expression;
+// The first element not below `value`, near `from` as a rule: doubling steps, then a binary search.
+template <class Iterator>
+Iterator first_not_below(Iterator from, Iterator end, std::uint32_t value) {
+  std::ptrdiff_t step = 1;
+  while (end - from > step && from[step] < value) from += step, step *= 2;
+  return std::lower_bound(from, end - from > step ? from + step + 1 : end, value);
 }
 
 }  // namespace
@@ -112,52 +117,91 @@ std::string SearchWords::snippet(std::span<const std::string> statements) const 
 }
 
 MemorySearch::MemorySearch(Database& database)
-    : match_(database,
-             "SELECT pages.entity FROM pages_text JOIN pages ON pages.id = pages_text.rowid WHERE pages_text MATCH ?1 ORDER BY pages_text.rank LIMIT "
-             "?2"),
-      count_(database, "SELECT count(*) FROM (SELECT 1 FROM pages_text WHERE pages_text MATCH ?1 LIMIT ?2)") {}
+    : pages_(database, "SELECT id, entity, bytes FROM pages"), match_(database, "SELECT rowid FROM pages_text WHERE pages_text MATCH ?1") {}
 
-std::int64_t MemorySearch::frequency(const std::string& term, std::int64_t most) {
-  if (auto found = frequencies_.find(term); found != frequencies_.end()) return found->second;
-  if (frequencies_.size() >= kMostCounted) frequencies_.clear();
-  count_.bind(1, term).bind(2, most).step();
-  const std::int64_t count = count_.integer(0);
-  count_.reset();
-  return frequencies_[term] = count;
+void MemorySearch::load(std::int64_t pages) {
+  if (std::int64_t(entity_of_.size()) == pages + 1) return;
+  postings_.clear(), cached_ = 0;
+  entity_of_.assign(std::size_t(pages) + 1, 0);
+  bytes_of_.assign(1, 0);
+  double sum = 0;
+  while (pages_.step()) {
+    const std::size_t page = std::size_t(pages_.integer(0)), entity = std::size_t(pages_.integer(1));
+    if (page >= entity_of_.size()) continue;  // another process adds: it is seen by the next load
+    if (entity >= bytes_of_.size()) bytes_of_.resize(entity + 1, 0);
+    entity_of_[page] = std::uint32_t(entity);
+    bytes_of_[entity] += std::uint32_t(pages_.integer(2));
+    sum += double(pages_.integer(2));
+  }
+  pages_.reset();
+  entities_ = std::size_t(std::count_if(bytes_of_.begin(), bytes_of_.end(), [](std::uint32_t bytes) { return bytes > 0; }));
+  mean_bytes_ = std::max(1.0, sum / double(std::max<std::size_t>(entities_, 1)));
 }
 
-void MemorySearch::match(const std::string& expression, std::size_t limit, std::vector<std::int64_t>& found) {
-  constexpr std::int64_t kChunks = 4;  // an entity may have several pages
-  match_.bind(1, expression).bind(2, std::int64_t(limit) * kChunks);
-  while (found.size() < limit && match_.step()) {
-    const std::int64_t entity = match_.integer(0);
-    if (std::find(found.begin(), found.end(), entity) == found.end()) found.push_back(entity);
+std::vector<std::uint32_t> MemorySearch::entities_with(const std::string& expression) {
+  std::vector<std::uint32_t> found;
+  match_.bind(1, expression);
+  while (match_.step()) {
+    const std::size_t page = std::size_t(match_.integer(0));
+    if (page < entity_of_.size()) found.push_back(entity_of_[page]);
   }
   match_.reset();
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+const MemorySearch::Postings& MemorySearch::postings(const std::string& term) {
+  if (auto found = postings_.find(term); found != postings_.end()) return found->second;
+  Postings& lists = postings_[term];
+  lists.held = entities_with(term);
+  if (!lists.held.empty()) lists.named = entities_with("name : " + term);
+  cached_ += lists.held.size() + lists.named.size() + kListOverhead;
+  return lists;
 }
 
 std::vector<std::int64_t> MemorySearch::find(const SearchWords& words, int limit, std::int64_t pages) {
-  std::vector<std::int64_t> found;
-  if (words.terms().empty() || limit <= 0) return found;
-  if (pages != pages_) frequencies_.clear(), pages_ = pages;
-  struct Term {
-    std::string text;
-    std::int64_t frequency;
-  };
-  std::vector<Term> terms;
-  for (const std::string& term : words.terms()) terms.push_back({term, frequency(term, kMostRanked)});
-  std::erase_if(terms, [](const Term& term) { return term.frequency == 0; });
-  std::stable_sort(terms.begin(), terms.end(), [](const Term& a, const Term& b) { return a.frequency < b.frequency; });
-  std::vector<std::string> all, rare;
-  std::int64_t ranked = 0;
-  for (const Term& term : terms) {
-    all.push_back(term.text);
-    ranked += term.frequency;
-    if (rare.empty() || ranked <= kMostRanked) rare.push_back(term.text);
+  load(pages);
+  if (cached_ > kMostCached) postings_.clear(), cached_ = 0;
+  std::vector<const Postings*> terms;
+  for (const std::string& term : words.terms()) {
+    if (const Postings& lists = postings(term); !lists.held.empty()) terms.push_back(&lists);
   }
-  if (all.empty()) return found;
-  if (terms.size() == words.terms().size()) match(joined(all, " AND "), std::size_t(limit), found);
-  if (found.size() < std::size_t(limit)) match(joined(rare, " OR "), std::size_t(limit), found);
+  std::stable_sort(terms.begin(), terms.end(), [](const Postings* a, const Postings* b) { return a->held.size() < b->held.size(); });
+
+  // The rarer words say who may be found; the commoner ones only add to their scores.
+  std::vector<std::uint32_t> candidates;
+  for (const Postings* term : terms) {
+    if (!candidates.empty() && candidates.size() + term->held.size() > kMostCandidates) break;
+    std::vector<std::uint32_t> all;
+    std::set_union(candidates.begin(), candidates.end(), term->held.begin(), term->held.end(), std::back_inserter(all));
+    candidates.swap(all);
+  }
+  // score = sum over words of idf (k + 1) w / (w + k (1 - b + b length / mean)), w = 1, or 3 in a name, idf = ln(1 + (N - n + 1/2) / (n + 1/2))
+  struct Scored {
+    double score;
+    std::uint32_t entity;
+    bool operator<(const Scored& other) const { return score != other.score ? score > other.score : entity < other.entity; }
+  };
+  std::vector<Scored> scored;
+  scored.reserve(candidates.size());
+  for (std::uint32_t entity : candidates) scored.push_back({0, entity});
+  for (const Postings* term : terms) {
+    const double n = double(term->held.size()), idf = std::log(1 + (double(entities_) - n + 0.5) / (n + 0.5));
+    auto held = term->held.begin(), named = term->named.begin();
+    for (Scored& s : scored) {
+      held = first_not_below(held, term->held.end(), s.entity);
+      if (held == term->held.end()) break;
+      if (*held != s.entity) continue;
+      named = first_not_below(named, term->named.end(), s.entity);
+      const double w = named != term->named.end() && *named == s.entity ? kNameWeight : 1;
+      s.score += idf * (kSaturation + 1) * w / (w + kSaturation * (1 - kLengthWeight + kLengthWeight * double(bytes_of_[s.entity]) / mean_bytes_));
+    }
+  }
+  const std::size_t most = std::min(scored.size(), std::size_t(std::max(limit, 0)));
+  std::partial_sort(scored.begin(), scored.begin() + std::ptrdiff_t(most), scored.end());
+  std::vector<std::int64_t> found;
+  for (std::size_t i = 0; i < most; ++i) found.push_back(scored[i].entity);
   return found;
 }
 
