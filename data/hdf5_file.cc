@@ -104,7 +104,9 @@ int superblock_version(const std::string& path) {
   if (descriptor < 0) user_error("{}: cannot be opened: {}", path, std::strerror(errno));
   char head[kSignature.size() + 1] = {};
   const ssize_t n = ::pread(descriptor, head, sizeof head, 0);
+  const int error = errno;
   ::close(descriptor);
+  if (n < 0) user_error("{}: cannot be read: {}", path, std::strerror(error));
   if (n != ssize_t(sizeof head) || std::string_view(head, kSignature.size()) != kSignature) {
     user_error("{}: not an HDF5 file, or one whose beginning is lost", path);
   }

@@ -15,7 +15,8 @@ Doorbells::Doorbells(const std::string& name, int rank, int size) : rank_(rank),
   const std::size_t bytes = std::size_t(size) * sizeof(Bell);
   const int file = shm_open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   void* map = MAP_FAILED;
-  if (file >= 0 && ftruncate(file, off_t(bytes)) == 0) map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  // Its pages are taken now: where the system's shared memory is full, a store would end the process.
+  if (file >= 0 && posix_fallocate(file, 0, off_t(bytes)) == 0) map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (file >= 0) close(file);
   if (map == MAP_FAILED) map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   AF_CHECK(map != MAP_FAILED, "no memory of {} bytes", bytes);

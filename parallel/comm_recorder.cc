@@ -35,8 +35,9 @@ FlightRecorder::FlightRecorder(const std::string& path, int rank, int capacity) 
   bytes_ = sizeof(RecorderHead) + std::size_t(capacity) * sizeof(FlightRecord);
   unlink(path.c_str());  // a reader of the old one keeps it
   const int file = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0 || ftruncate(file, off_t(bytes_)) != 0) {
-    const int error = errno;
+  // Its blocks are taken now: a disk that is full later would end the process at a store into the mapping.
+  const int error = file < 0 ? errno : posix_fallocate(file, 0, off_t(bytes_));
+  if (error) {
     if (file >= 0) close(file);
     user_error("{}: the flight recorder cannot be made: {}", path, std::strerror(error));
   }

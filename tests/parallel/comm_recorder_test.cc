@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,6 +58,10 @@ TEST(FlightRecorder, SurvivesSigkill) {
   EXPECT_TRUE(read_flight_records(folder.path + "/none").empty());
   std::ofstream(folder.path + "/other") << "something else altogether, and long enough to be a head";
   EXPECT_TRUE(read_flight_records(folder.path + "/other").empty());
+  struct stat file = {};
+  { FlightRecorder fresh(folder.path + "/fresh", 0); }
+  ASSERT_EQ(::stat((folder.path + "/fresh").c_str(), &file), 0);
+  EXPECT_GE(file.st_blocks * 512, file.st_size) << "a store into it may find the disk full";
   EXPECT_THROW(FlightRecorder(folder.path + "/none/rank-0.flight", 0), UserError);
 }
 
