@@ -13,7 +13,7 @@ std::unique_ptr<StatementReader> make_reader(SourceKind kind, const std::string&
     case SourceKind::documents:
       return std::make_unique<DocumentReader>(file, time);
     case SourceKind::trajectories:
-      return std::make_unique<TrajectoryReader>(file, time);
+      return std::make_unique<ToolResponseReader>(file, time);
     case SourceKind::triples:
       return std::make_unique<TripleReader>(file, time);
     case SourceKind::debian_index:

@@ -35,7 +35,7 @@ std::string page_name(std::string title) {
 
 }  // namespace
 
-void TrajectoryReader::add(const JsonView& line, std::vector<Statement>& out) {
+void ToolResponseReader::add(const JsonView& line, std::vector<Statement>& out) {
   if (!line.has("messages")) user_error("{}: expected an object with 'messages'", line.where());
   std::unordered_map<std::string, std::string> titles;  // by url
   for (const Message& message : messages_from(line["messages"])) {

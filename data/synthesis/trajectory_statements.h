@@ -11,9 +11,9 @@
 
 namespace af {
 
-class TrajectoryReader : public JsonLineReader {
+class ToolResponseReader : public JsonLineReader {
  public:
-  TrajectoryReader(std::string name, std::string time) : JsonLineReader(std::move(name)), time_(std::move(time)) {}
+  ToolResponseReader(std::string name, std::string time) : JsonLineReader(std::move(name)), time_(std::move(time)) {}
 
  protected:
   void add(const JsonView& line, std::vector<Statement>& out) override;
