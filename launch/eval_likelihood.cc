@@ -1,10 +1,9 @@
 // af_eval likelihood: decisions, judgements and answers of samples, by what the model holds for likeliest.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <climits>
-
-#include <fmt/format.h>
 
 #include "data/json.h"
 #include "launch/eval_commands.h"
@@ -23,12 +22,12 @@ struct Settings {
 
 // Questions as they are numbered on all ranks, with what the ranks found of them.
 struct Results {
-  std::vector<Question> questions;
+  std::vector<LikelihoodQuestion> questions;
   std::vector<std::vector<double>> log_likelihoods;  // of each; empty: its sample is too long
-  std::int64_t too_long = 0;                          // samples
+  std::int64_t too_long = 0;                         // samples
 };
 
-int most_likely(const Question& question, const std::vector<double>& log_likelihoods, bool per_byte) {
+int most_likely(const LikelihoodQuestion& question, const std::vector<double>& log_likelihoods, bool per_byte) {
   int best = 0;
   const auto value = [&](int i) { return log_likelihoods[std::size_t(i)] / (per_byte ? double(question.candidates[std::size_t(i)].size()) : 1); };
   for (int i = 1; i < int(question.candidates.size()); ++i)
@@ -45,7 +44,7 @@ struct Share {
 };
 
 Share share_of(const EvalJob& job, const Tokenizer& tokenizer, const EvalModel& model, const std::vector<Sample>& samples,
-               const std::vector<Question>& questions, const Settings& settings) {
+               const std::vector<LikelihoodQuestion>& questions, const Settings& settings) {
   Share share;
   const std::unique_ptr<Encoder> encoder = tokenizer.encoder();
   for (std::size_t begin = 0, end; begin < questions.size(); begin = end) {
@@ -56,8 +55,8 @@ Share share_of(const EvalJob& job, const Tokenizer& tokenizer, const EvalModel& 
     TokenizedDocument document = tokenize_document(*encoder, samples[std::size_t(sample)], std::span(questions).subspan(begin, end - begin));
     if (const std::int64_t tokens = Scorer::needed_tokens(document); tokens > model.max_tokens()) {
       if (!settings.skip_long)
-        user_error("sample {}: {} tokens, and {} has positions for {}; --skip-long leaves such samples out", samples[std::size_t(sample)].id, tokens, model.name(),
-                   model.max_tokens());
+        user_error("sample {}: {} tokens, and {} has positions for {}; --skip-long leaves such samples out", samples[std::size_t(sample)].id, tokens,
+                   model.name(), model.max_tokens());
       ++share.too_long;
       continue;
     }
@@ -73,7 +72,7 @@ Share share_of(const EvalJob& job, const Tokenizer& tokenizer, const EvalModel& 
 void exchange(const Comm& world, const Share& share, const LogLikelihoods& found, Results& results) {
   std::vector<std::size_t> begins;
   std::size_t total = 0;
-  for (const Question& question : results.questions) {
+  for (const LikelihoodQuestion& question : results.questions) {
     begins.push_back(total);
     total += question.candidates.size() + 1;
   }
@@ -112,35 +111,39 @@ TallyTable tables_of(const std::vector<Sample>& samples, const Results& results)
   const auto each = [&](QuestionKind kind, bool per_byte, auto group) {  // group(question, sample) -> its name, after a number that orders
     std::map<std::pair<std::int64_t, std::string>, std::vector<std::size_t>> groups;
     for (std::size_t q = 0; q < results.questions.size(); ++q) {
-      const Question& question = results.questions[q];
+      const LikelihoodQuestion& question = results.questions[q];
       if (question.kind == kind && !results.log_likelihoods[q].empty()) groups[group(question, samples[std::size_t(question.sample)])].push_back(q);
     }
     for (const auto& [name, members] : groups)
       for (const std::size_t q : members) {
-        const Question& question = results.questions[q];
+        const LikelihoodQuestion& question = results.questions[q];
         table[name.second].add(question.sample, most_likely(question, results.log_likelihoods[q], per_byte) == question.right,
                                1 / double(question.candidates.size()));
       }
   };
   using Name = std::pair<std::int64_t, std::string>;
   const auto decisions = [&](auto group) { each(QuestionKind::decision, false, group); };
-  decisions([](const Question&, const Sample&) { return Name(0, "decision"); });
-  decisions([](const Question& q, const Sample&) { return Name(q.candidates.size(), fmt::format("decision, {} options", q.candidates.size())); });
-  decisions([](const Question& q, const Sample&) { return Name(q.right, fmt::format("decision, option {} is right", q.right + 1)); });
-  decisions([](const Question& q, const Sample&) {
+  decisions([](const LikelihoodQuestion&, const Sample&) { return Name(0, "decision"); });
+  decisions(
+      [](const LikelihoodQuestion& q, const Sample&) { return Name(q.candidates.size(), fmt::format("decision, {} options", q.candidates.size())); });
+  decisions([](const LikelihoodQuestion& q, const Sample&) { return Name(q.right, fmt::format("decision, option {} is right", q.right + 1)); });
+  decisions([](const LikelihoodQuestion& q, const Sample&) {
     constexpr int kMost = 8;
-    return q.step + 1 < kMost ? Name(q.step, fmt::format("decision, step {}", q.step + 1)) : Name(kMost, fmt::format("decision, step {} and later", kMost));
+    return q.step + 1 < kMost ? Name(q.step, fmt::format("decision, step {}", q.step + 1))
+                              : Name(kMost, fmt::format("decision, step {} and later", kMost));
   });
-  decisions([](const Question&, const Sample& s) { return Name(0, fmt::format("decision, {} trajectories", outcome_of(s))); });
-  decisions([](const Question&, const Sample& s) { return Name(0, fmt::format("decision, wording {}", s.style)); });
-  each(QuestionKind::judgement, false, [](const Question&, const Sample&) { return Name(0, "judgement"); });
+  decisions([](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("decision, {} trajectories", outcome_of(s))); });
+  decisions([](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("decision, wording {}", s.style)); });
+  each(QuestionKind::judgement, false, [](const LikelihoodQuestion&, const Sample&) { return Name(0, "judgement"); });
   add_balanced_judgement(results, table);
-  each(QuestionKind::judgement, false, [](const Question&, const Sample& s) { return Name(0, fmt::format("judgement, {} trajectories", outcome_of(s))); });
+  each(QuestionKind::judgement, false,
+       [](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("judgement, {} trajectories", outcome_of(s))); });
   for (const bool per_byte : {false, true}) {
     const char* how = per_byte ? ", per byte" : "";
-    each(QuestionKind::answer, per_byte, [&](const Question&, const Sample& s) { return Name(0, fmt::format("answer, {}{}", s.kind, how)); });
     each(QuestionKind::answer, per_byte,
-         [&](const Question&, const Sample& s) { return Name(0, fmt::format("answer, {} {}{}", s.kind, s.style, how)); });
+         [&](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("answer, {}{}", s.kind, how)); });
+    each(QuestionKind::answer, per_byte,
+         [&](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("answer, {} {}{}", s.kind, s.style, how)); });
   }
   return table;
 }
@@ -148,7 +151,7 @@ TallyTable tables_of(const std::vector<Sample>& samples, const Results& results)
 std::string lines_of(const std::vector<Sample>& samples, const Results& results) {
   std::string out;
   for (std::size_t q = 0; q < results.questions.size(); ++q) {
-    const Question& question = results.questions[q];
+    const LikelihoodQuestion& question = results.questions[q];
     if (results.log_likelihoods[q].empty()) continue;
     JsonLine line;
     line.add("id", samples[std::size_t(question.sample)].id).add("question", name_of(question.kind));
@@ -168,7 +171,8 @@ int likelihood(const Arguments& arguments, const EvalJob& job) {
   const std::int64_t distractors = arguments.integer("--distractors", 3);
   if (distractors < 0 || distractors > 100) user_error("--distractors {}: expected 0 to 100", distractors);
   Results results{questions_of(samples, int(distractors), std::uint64_t(arguments.integer("--seed", 1))), {}, 0};
-  if (results.questions.empty()) user_error("{}: nothing to ask in {} samples: no decisions, judgements or answers", arguments.value("--input"), samples.size());
+  if (results.questions.empty())
+    user_error("{}: nothing to ask in {} samples: no decisions, judgements or answers", arguments.value("--input"), samples.size());
   EvalModel model = eval_model_from(arguments, job.device);
   const std::unique_ptr<Tokenizer> tokenizer = eval_tokenizer_from(arguments, model);
   const Share share = share_of(job, *tokenizer, model, samples, results.questions, settings);
@@ -207,14 +211,20 @@ int likelihood(const Arguments& arguments, const EvalJob& job) {
 
 Command likelihood_command() {
   std::vector<Option> options = eval_model_options();
-  options.insert(options.end(),
-                 {{"--input", Takes::values, "FILE", "samples of af_synth, JSON lines; also .gz and .zst", {}, true},
-                  {"--limit", Takes::one_value, "N", "the first N samples alone", {}, false},
-                  {"--output", Takes::one_value, "FILE.jsonl", "a line for every question: the log-likelihood of each candidate", {}, false},
-                  {"--json", Takes::one_value, "FILE.json", "the table, with every digit", {}, false},
-                  {"--distractors", Takes::one_value, "N", "wrong answers beside the right one of a FAS sample (default 3; 0: answers are not asked)", {}, false},
-                  {"--seed", Takes::one_value, "N", "which answers of other samples these are (default 1)", {}, false},
-                  {"--skip-long", Takes::nothing, "", "leaves out samples that are longer than the model's positions (default: an error)", {}, false}});
+  options.insert(
+      options.end(),
+      {{"--input", Takes::values, "FILE", "samples of af_synth, JSON lines; also .gz and .zst", {}, true},
+       {"--limit", Takes::one_value, "N", "the first N samples alone", {}, false},
+       {"--output", Takes::one_value, "FILE.jsonl", "a line for every question: the log-likelihood of each candidate", {}, false},
+       {"--json", Takes::one_value, "FILE.json", "the table, with every digit", {}, false},
+       {"--distractors",
+        Takes::one_value,
+        "N",
+        "wrong answers beside the right one of a FAS sample (default 3; 0: answers are not asked)",
+        {},
+        false},
+       {"--seed", Takes::one_value, "N", "which answers of other samples these are (default 1)", {}, false},
+       {"--skip-long", Takes::nothing, "", "leaves out samples that are longer than the model's positions (default: an error)", {}, false}});
   return {"likelihood",
           "decisions, judgements and answers by what the model holds for likeliest, with standard errors and what chance gives",
           "",

@@ -35,12 +35,12 @@ std::optional<Place> number_of(const std::string& text) {
   return Place{begin, end, text.substr(begin, end - begin)};
 }
 
-Question decision_question(const Sample& sample, const Decision& decision) {
+LikelihoodQuestion decision_question(const Sample& sample, const Decision& decision) {
   const std::string& text = sample.segments[std::size_t(decision.segment)].text;
   const std::optional<Place> number = number_of(text);
   if (!number || number->text != std::to_string(decision.chosen))
     user_error("sample {}: segment {}, \"{}\", does not name option {}, which was chosen", sample.id, decision.segment, text, decision.chosen);
-  Question question{QuestionKind::decision};
+  LikelihoodQuestion question{QuestionKind::decision};
   question.begin = begin_of(sample, std::size_t(decision.segment));
   question.end = question.begin + text.size();
   for (int i = 1; i <= decision.options; ++i)
@@ -50,7 +50,7 @@ Question decision_question(const Sample& sample, const Decision& decision) {
 }
 
 // "My decision is [Correct]\n" against "... [Incorrect]\n".
-std::optional<Question> judgement_question(const Sample& sample) {
+std::optional<LikelihoodQuestion> judgement_question(const Sample& sample) {
   for (std::size_t i = sample.segments.size(); i-- > 0;) {
     if (sample.segments[i].role != Role::judgement) continue;
     const std::string& text = sample.segments[i].text;
@@ -58,7 +58,7 @@ std::optional<Question> judgement_question(const Sample& sample) {
     for (int w : {1, 0}) {
       const std::size_t at = text.rfind(words[w]);
       if (at == text.npos) continue;
-      Question question{QuestionKind::judgement};
+      LikelihoodQuestion question{QuestionKind::judgement};
       question.begin = begin_of(sample, i);
       question.end = question.begin + text.size();
       for (const std::string& word : words) question.candidates.push_back(text.substr(0, at) + word + text.substr(at + words[w].size()));
@@ -103,13 +103,13 @@ class Distractors {
         pool.erase(std::unique(pool.begin(), pool.end()), pool.end());
       }
   }
-  std::optional<Question> question(const Sample& sample, std::size_t index) const {
+  std::optional<LikelihoodQuestion> question(const Sample& sample, std::size_t index) const {
     const std::optional<Place>& place = places_[index];
     if (!place || count_ < 1) return std::nullopt;
     const std::vector<std::string>& same_style = by_style_.at(sample.kind + "\n" + sample.style);
     const std::vector<std::string>& pool = int(same_style.size()) > count_ ? same_style : by_kind_.at(sample.kind);
     if (int(pool.size()) <= count_) return std::nullopt;
-    Question question{QuestionKind::answer};
+    LikelihoodQuestion question{QuestionKind::answer};
     question.begin = place->begin, question.end = place->end;
     const std::uint64_t stream = hash_name(sample.id);
     for (std::uint64_t i = 0; int(question.candidates.size()) < count_; ++i) {
@@ -137,22 +137,22 @@ const char* name_of(QuestionKind kind) {
   return kind == QuestionKind::decision ? "decision" : kind == QuestionKind::judgement ? "judgement" : "answer";
 }
 
-std::vector<Question> questions_of(std::span<const Sample> samples, int distractors, std::uint64_t seed) {
+std::vector<LikelihoodQuestion> questions_of(std::span<const Sample> samples, int distractors, std::uint64_t seed) {
   const Distractors others(samples, distractors, seed);
-  std::vector<Question> questions;
-  const auto add = [&](std::size_t sample, Question question) {
+  std::vector<LikelihoodQuestion> questions;
+  const auto add = [&](std::size_t sample, LikelihoodQuestion question) {
     question.sample = std::int64_t(sample);
     questions.push_back(std::move(question));
   };
   for (std::size_t i = 0; i < samples.size(); ++i) {
     int step = 0;
     for (const Decision& decision : samples[i].decisions) {
-      Question question = decision_question(samples[i], decision);
+      LikelihoodQuestion question = decision_question(samples[i], decision);
       question.step = step++;
       if (decision.options > 1) add(i, std::move(question));
     }
-    if (std::optional<Question> question = judgement_question(samples[i])) add(i, std::move(*question));
-    if (std::optional<Question> question = others.question(samples[i], i)) add(i, std::move(*question));
+    if (std::optional<LikelihoodQuestion> question = judgement_question(samples[i])) add(i, std::move(*question));
+    if (std::optional<LikelihoodQuestion> question = others.question(samples[i], i)) add(i, std::move(*question));
   }
   return questions;
 }

@@ -17,19 +17,19 @@ enum class QuestionKind {
 };
 const char* name_of(QuestionKind kind);
 
-struct Question {
+struct LikelihoodQuestion {
   QuestionKind kind;
-  std::int64_t sample = 0;           // its index among all
-  int step = 0;                      // decision: 0-based
-  std::size_t begin = 0, end = 0;    // bytes of text_of(sample) that a candidate takes the place of
+  std::int64_t sample = 0;         // its index among all
+  int step = 0;                    // decision: 0-based
+  std::size_t begin = 0, end = 0;  // bytes of text_of(sample) that a candidate takes the place of
   std::vector<std::string> candidates = {};
-  int right = 0;                     // candidates[right] is what stands there
+  int right = 0;  // candidates[right] is what stands there
 };
 
 // All that can be asked. Decisions and judgements of one option are none. An answer has `distractors` wrong candidates, drawn from the
 // other samples of its kind, of its style where there are as many: the same whatever else is evaluated beside them with the same samples.
 // UserError where a decision's segment does not name its choice.
-std::vector<Question> questions_of(std::span<const Sample> samples, int distractors, std::uint64_t seed);
+std::vector<LikelihoodQuestion> questions_of(std::span<const Sample> samples, int distractors, std::uint64_t seed);
 
 // A document and its questions as tokens: question q asks how likely each of its candidates follows the first `position` tokens.
 // Where they differ in one token alone, a candidate is this token.
@@ -43,6 +43,6 @@ struct TokenizedDocument {
   std::vector<TokenizedQuestion> questions;
 };
 // UserError where nothing stands before a question.
-TokenizedDocument tokenize_document(Encoder& encoder, const Sample& sample, std::span<const Question> questions);
+TokenizedDocument tokenize_document(Encoder& encoder, const Sample& sample, std::span<const LikelihoodQuestion> questions);
 
 }  // namespace af

@@ -38,7 +38,8 @@ Spelled spell(Encoder& encoder, const std::string& text) {
 // What the tokens of a part of the document become with a candidate in place of [begin, end).
 class Window {
  public:
-  Window(Encoder& encoder, const Spelled& document, std::size_t begin, std::size_t end) : encoder_(encoder), document_(document), begin_(begin), end_(end) {
+  Window(Encoder& encoder, const Spelled& document, std::size_t begin, std::size_t end)
+      : encoder_(encoder), document_(document), begin_(begin), end_(end) {
     first_ = document.token_at(begin > kAround ? begin - kAround : 0);
     last_ = std::min(document.tokens.size(), document.token_at(end + kAround) + 1);
     if (end + kAround >= document.text.size()) last_ = document.tokens.size();
@@ -74,7 +75,7 @@ void keep_what_differs(std::vector<std::vector<std::int32_t>>& candidates) {
   for (auto& candidate : candidates) candidate.resize(1);
 }
 
-TokenizedQuestion tokenize_question(Encoder& encoder, const Spelled& document, std::size_t begin, std::size_t end, const Question& question,
+TokenizedQuestion tokenize_question(Encoder& encoder, const Spelled& document, std::size_t begin, std::size_t end, const LikelihoodQuestion& question,
                                     const std::string& sample) {
   const Window window(encoder, document, begin, end);
   std::vector<Tokens> tokens;
@@ -103,7 +104,7 @@ bool TokenizedQuestion::one_token() const {
   return std::all_of(candidates.begin(), candidates.end(), [](const auto& c) { return c.size() == 1; });
 }
 
-TokenizedDocument tokenize_document(Encoder& encoder, const Sample& sample, std::span<const Question> questions) {
+TokenizedDocument tokenize_document(Encoder& encoder, const Sample& sample, std::span<const LikelihoodQuestion> questions) {
   const std::string text = text_of(sample);
   const auto spelled_size = [&](std::size_t begin, std::size_t end) {
     return encoder.normalised(std::string_view(text).substr(begin, end - begin), SpecialTokens::split).size();
@@ -111,7 +112,7 @@ TokenizedDocument tokenize_document(Encoder& encoder, const Sample& sample, std:
   const Spelled document = spell(encoder, std::string(encoder.normalised(text, SpecialTokens::split)));
   TokenizedDocument out;
   out.tokens.assign(document.tokens.begin(), document.tokens.end());
-  for (const Question& question : questions) {
+  for (const LikelihoodQuestion& question : questions) {
     const std::size_t begin = spelled_size(0, question.begin);
     out.questions.push_back(tokenize_question(encoder, document, begin, begin + spelled_size(question.begin, question.end), question, sample.id));
   }

@@ -1,6 +1,5 @@
 // Questions, their tokens and their likelihoods, against the definition: every candidate's whole document tokenized and run by itself.
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,7 +46,8 @@ std::vector<Sample> answer_samples(int count) {
   const char* answers[] = {"New", "New York", "Old York", "12", "1"};
   for (int s = 0; s < count; ++s) {
     Sample sample{fmt::format("f{}", s), "fas_reasoning", "factual", {}, {}, answers[s % 5], {}, {}, "hand"};
-    sample.segments = {{Role::user, fmt::format("Question {}?\n", s)}, {Role::thought, "<think>hm</think>\n"},
+    sample.segments = {{Role::user, fmt::format("Question {}?\n", s)},
+                       {Role::thought, "<think>hm</think>\n"},
                        {Role::answer, fmt::format("<answer>{}</answer>\n", answers[s % 5])}};
     samples.push_back(sample);
   }
@@ -75,8 +75,8 @@ stages: [{name: a, seq_length: 4096, train_iters: 1, global_batch_size: 1, lr: {
     targets.push_back(-1);
     for (std::int64_t i = 0; i < n; ++i) positions.push_back(std::int32_t(i));
     const std::vector<AttentionSegment> documents = {{0, n, 0, n}};
-    const MicroBatch batch{Tensor(tokens.data(), DType::i32, {n}), Tensor(targets.data(), DType::i32, {n}), Tensor(positions.data(), DType::i32, {n}), 1,
-                           documents};
+    const MicroBatch batch{Tensor(tokens.data(), DType::i32, {n}), Tensor(targets.data(), DType::i32, {n}), Tensor(positions.data(), DType::i32, {n}),
+                           1, documents};
     Arena memory(Device{}, "losses");
     const Tensor losses = memory.tensor({n}, DType::f32);
     const RecomputeSettings recompute;
@@ -90,13 +90,13 @@ stages: [{name: a, seq_length: 4096, train_iters: 1, global_batch_size: 1, lr: {
   // Every candidate in its whole document. What is compared: differences between candidates. Returns how many questions had one token.
   int compare(const Tokenizer& tokenizer, const std::vector<Sample>& samples) {
     EvalModel model({EvalSource::Kind::random, folder_ + "/run.yaml"}, Device{}, DType::f32);
-    const std::vector<Question> questions = questions_of(samples, 3, 1);
+    const std::vector<LikelihoodQuestion> questions = questions_of(samples, 3, 1);
     const std::unique_ptr<Encoder> encoder = tokenizer.encoder();
     std::vector<TokenizedDocument> documents;
-    std::vector<std::vector<Question>> of;
+    std::vector<std::vector<LikelihoodQuestion>> of;
     for (std::size_t s = 0; s < samples.size(); ++s) {
       of.emplace_back();
-      for (const Question& question : questions)
+      for (const LikelihoodQuestion& question : questions)
         if (question.sample == std::int64_t(s)) of.back().push_back(question);
       documents.push_back(tokenize_document(*encoder, samples[s], of.back()));
     }
@@ -104,7 +104,7 @@ stages: [{name: a, seq_length: 4096, train_iters: 1, global_batch_size: 1, lr: {
     int single = 0;
     for (std::size_t s = 0; s < samples.size(); ++s)
       for (std::size_t q = 0; q < of[s].size(); ++q) {
-        const Question& question = of[s][q];
+        const LikelihoodQuestion& question = of[s][q];
         const std::string text = text_of(samples[s]);
         EXPECT_EQ(text.substr(question.begin, question.end - question.begin), question.candidates[std::size_t(question.right)]);
         std::vector<std::vector<std::int32_t>> whole;
@@ -157,7 +157,7 @@ TEST_F(Evaluated, EqualsEachCandidateByItselfInWords) {
 
 TEST(Questions, WhatIsAsked) {
   const std::vector<Sample> samples = has_samples(3, 3, HasWording::solutions);
-  const std::vector<Question> questions = questions_of(samples, 3, 1);
+  const std::vector<LikelihoodQuestion> questions = questions_of(samples, 3, 1);
   ASSERT_EQ(questions.size(), 1U + 2 + 3 + 3);
   EXPECT_EQ(questions[0].candidates[1], "I choice Solution [2]\n");
   EXPECT_EQ(questions[0].right + 1, samples[0].decisions[0].chosen);
@@ -172,17 +172,17 @@ TEST(Questions, WhatIsAsked) {
 // The right answer stands at every place, among different ones of its kind; the draw does not depend on where in the file a sample stands.
 TEST(Questions, Distractors) {
   std::vector<Sample> samples = answer_samples(60);
-  const std::vector<Question> questions = questions_of(samples, 3, 1);
+  const std::vector<LikelihoodQuestion> questions = questions_of(samples, 3, 1);
   ASSERT_EQ(questions.size(), 60U);
   int places[4] = {};
-  for (const Question& question : questions) {
+  for (const LikelihoodQuestion& question : questions) {
     ++places[question.right];
     EXPECT_EQ(question.candidates[std::size_t(question.right)], samples[std::size_t(question.sample)].answer + "</answer>\n");
     EXPECT_EQ(std::set<std::string>(question.candidates.begin(), question.candidates.end()).size(), 4U);
   }
   for (int n : places) EXPECT_GT(n, 5);
   std::reverse(samples.begin(), samples.end());
-  const std::vector<Question> reversed = questions_of(samples, 3, 1);
+  const std::vector<LikelihoodQuestion> reversed = questions_of(samples, 3, 1);
   for (std::size_t i = 0; i < 60; ++i) EXPECT_EQ(reversed[59 - i].candidates, questions[i].candidates);
   EXPECT_TRUE(questions_of(answer_samples(3), 3, 1).empty());  // not enough other answers
 }
