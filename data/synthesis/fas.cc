@@ -12,12 +12,13 @@
 namespace af {
 namespace {
 
-const std::vector<std::string> kQuestionReasons{kTeacherFailed,       "reply cut off",        "not readable",
+const std::vector<std::string> kQuestionReasons{kTeacherFailed,       kTeacherRefused,        "reply cut off", "not readable",
                                                 "answer in question", "clues not obfuscated", "asked before"};
-const std::vector<std::string> kPlanningReasons{"content inconsistency", "search necessity", "logic discontinuity", "invalid tool", kTeacherFailed,
-                                                "reply cut off",         "not readable",     "judge not readable",  "too short",    "too long"};
-const std::vector<std::string> kReasoningReasons{"wrong answer",       kTeacherFailed, "reply cut off", "not readable",
-                                                 "judge not readable", "too short",    "too long"};
+const std::vector<std::string> kPlanningReasons{
+    "content inconsistency", "search necessity", "logic discontinuity", "invalid tool", kTeacherFailed, kTeacherRefused,
+    "reply cut off",         "not readable",     "judge not readable",  "too short",    "too long"};
+const std::vector<std::string> kReasoningReasons{"wrong answer", kTeacherFailed,       kTeacherRefused, "reply cut off",
+                                                 "not readable", "judge not readable", "too short",     "too long"};
 
 struct Rejected {
   std::string reason, detail, text;
@@ -58,7 +59,7 @@ std::string FasSynthesis::ask(const std::string& purpose, const std::string& pro
     reply = teacher_.chat(request);
   } catch (const TeacherError& error) {
     if (error.kind == TeacherError::Kind::stopped) throw;
-    throw Rejected{kTeacherFailed, fmt::format("{}: {}", purpose, error.what()), ""};
+    throw Rejected{error.kind == TeacherError::Kind::refused ? kTeacherRefused : kTeacherFailed, fmt::format("{}: {}", purpose, error.what()), ""};
   }
   if (reply.length_limited) throw Rejected{"reply cut off", fmt::format("{}: after {} tokens", purpose, reply.completion_tokens), reply.text};
   return reply.text;

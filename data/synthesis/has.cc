@@ -83,13 +83,20 @@ std::size_t OtherTrajectories::place_of(const Trajectory& trajectory, std::size_
 void OtherTrajectories::add(const Trajectory& trajectory) {
   const std::string question = normalised_answer(trajectory.question), answer = normalised_answer(trajectory.answer);
   for (std::size_t k = 0; k < trajectory.steps.size(); ++k) {
-    places_[place_of(trajectory, k)].push_back({trajectory.steps[k].content, question, answer});
+    Place& place = places_[place_of(trajectory, k)];
+    const std::uint64_t number = place.seen++;  // each of those seen is kept with the same probability
+    Entry entry{trajectory.steps[k].content, question, answer};
+    if (place.entries.size() < most_steps_) {
+      place.entries.push_back(std::move(entry));
+    } else if (const std::uint64_t at = random_below(seed_, hash_name("has.pool"), number, number + 1); at < most_steps_) {
+      place.entries[at] = std::move(entry);
+    }
   }
 }
 
 AlternativeSource::Found OtherTrajectories::find(const Trajectory& trajectory, std::size_t k, const Wish& wish) {
   Found found;
-  const std::vector<Entry>& entries = places_[place_of(trajectory, k)];
+  const std::vector<Entry>& entries = places_[place_of(trajectory, k)].entries;
   const std::string question = normalised_answer(trajectory.question), answer = normalised_answer(trajectory.answer);
   // The first of a random order, made as far as it is needed.
   std::vector<std::uint32_t> order(entries.size());
@@ -107,7 +114,7 @@ AlternativeSource::Found OtherTrajectories::find(const Trajectory& trajectory, s
 
 namespace {
 
-const std::vector<std::string> kReasons{kTeacherFailed, "too few options", "too short", "too long"};
+const std::vector<std::string> kReasons{kTeacherFailed, kTeacherRefused, "too few options", "too short", "too long"};
 
 // The alternatives to each step of one trajectory, gathered until there are enough.
 class Gathering {
@@ -206,7 +213,7 @@ HasResult synthesize_has(const Trajectory& trajectory, AlternativeSource& source
     }
   } catch (const TeacherError& error) {
     if (error.kind == TeacherError::Kind::stopped) throw;
-    return refuse(kTeacherFailed, error.what());
+    return refuse(error.kind == TeacherError::Kind::refused ? kTeacherRefused : kTeacherFailed, error.what());
   }
   for (std::size_t k = 0; k < steps; ++k) {
     ++result.steps;

@@ -56,7 +56,8 @@ class TeacherAlternatives : public AlternativeSource {
 // same question or answer as the one at hand are left out.
 class OtherTrajectories : public AlternativeSource {
  public:
-  explicit OtherTrajectories(std::uint64_t seed) : seed_(seed) {}
+  // Of each place at most so many steps are kept, drawn uniformly from all: memory does not grow with the input.
+  explicit OtherTrajectories(std::uint64_t seed, std::size_t most_steps = 20'000) : seed_(seed), most_steps_(most_steps) {}
   void add(const Trajectory& trajectory);
   Found find(const Trajectory& trajectory, std::size_t k, const Wish& wish) override;
 
@@ -67,7 +68,12 @@ class OtherTrajectories : public AlternativeSource {
   static std::size_t place_of(const Trajectory& trajectory, std::size_t k);
 
   std::uint64_t seed_;
-  std::vector<Entry> places_[3];  // first steps, later ones, answers
+  std::size_t most_steps_;
+  struct Place {
+    std::vector<Entry> entries;
+    std::uint64_t seen = 0;
+  };
+  Place places_[3];  // first steps, later ones, answers
 };
 
 struct HasOptions {

@@ -7,7 +7,8 @@
 
 namespace af {
 
-inline constexpr const char* kTeacherFailed = "teacher failed";  // the reason that another run may mend
+// Reasons: the teacher gave no answer, which another run may mend, or refuses this request (too long for it, say).
+inline constexpr const char *kTeacherFailed = "teacher failed", *kTeacherRefused = "teacher refused";
 
 struct Reject {
   std::string id, kind, style;

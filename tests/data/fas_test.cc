@@ -106,7 +106,8 @@ TEST_F(Fas, QuestionsThatAreRejected) {
       {"<question>Q?</question><answer>...</answer>", "not readable"},
       {"<question>Is the seat of the firm in turin, or not?</question><answer>The Turin</answer>", "answer in question"},
       {"<question>Where did Agnelli found FIAT?</question><answer>Turin</answer>", "clues not obfuscated"},
-      {"!refused", "teacher failed"},
+      {"!refused", "teacher refused"},
+      {"!away", "teacher failed"},
       {"!cut", "reply cut off"},
   };
   for (const auto& [reply, reason] : cases) {
@@ -132,7 +133,8 @@ TEST_F(Fas, PlanningStepsThatAreRejected) {
       {"<think>about firms</think><tool_call>{broken</tool_call>", "invalid tool"},
       {"<think>abcdefgh</think><answer>x</answer>", "too short"},
       {"<think>" + std::string(81, 'x') + "</think><answer>x</answer>", "too long"},
-      {"!refused", "teacher failed"},
+      {"!refused", "teacher refused"},
+      {"!away", "teacher failed"},
       {"!cut", "reply cut off"},
   };
   for (const auto& [reply, reason] : steps) {
@@ -207,7 +209,7 @@ TEST_F(Fas, ReasoningIsKeptWhereItsAnswerIsRight) {
   EXPECT_EQ(with("<think>a long thought</think><answer>Torino</answer>"), std::vector<std::string>{"fas_reasoning: judge not readable"});
   EXPECT_EQ(with("<think>a long thought</think><answer>Turin</answer>"), none);
   teacher_.say("fas.reason_alone", "!refused");
-  EXPECT_EQ(with(kReason), std::vector<std::string>{"fas_reasoning: teacher failed"});
+  EXPECT_EQ(with(kReason), std::vector<std::string>{"fas_reasoning: teacher refused"});
 }
 
 TEST_F(Fas, AQuestionAskedBeforeIsNotKeptAgain) {

@@ -147,7 +147,8 @@ TEST_F(Has, TrajectoriesThatAreRejected) {
   EXPECT_EQ(reason(block(call("a"))), "") << "fewer than asked for is still a choice";
   EXPECT_EQ(reason("nothing"), "too few options");
   EXPECT_EQ(reason(block(call("firm"))), "too few options") << "the real step itself";
-  EXPECT_EQ(reason("!refused"), "teacher failed");
+  EXPECT_EQ(reason("!refused"), "teacher refused");
+  EXPECT_EQ(reason("!away"), "teacher failed");
   options_.max_tokens = 100;
   EXPECT_EQ(reason(block(call("a")) + block(call("b"))), "too long");
   options_.max_tokens = INT64_MAX, options_.min_tokens = 10'000;
@@ -223,6 +224,19 @@ TEST(OtherTrajectories, StepsOfTheSamePlaceFromOtherQuestions) {
     }
     EXPECT_EQ(all, pieces);
   }
+}
+
+// Each of 400 steps is as likely to be among the 20 that are kept.
+TEST(OtherTrajectories, MemoryIsBounded) {
+  std::vector<int> kept(10, 0);  // by tenth of the input
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    OtherTrajectories others(seed, 20);
+    for (int i = 0; i < 400; ++i) others.add(numbered(2 * i, 2));
+    const AlternativeSource::Found found = others.find(numbered(9001, 2), 0, {100, 0, 0});
+    EXPECT_EQ(found.steps.size(), 20u);
+    for (const std::string& step : found.steps) ++kept[std::size_t(std::stoi(step.substr(step.find("first ") + 6)) / 20 / 40)];
+  }
+  for (int count : kept) EXPECT_NEAR(count, 200, 60);
 }
 
 // Real trajectories.

@@ -19,6 +19,7 @@ class ScriptedTeacher : public Teacher {
     requests.push_back(request);
     const std::string text = answers.at(request.purpose)(request);
     if (text == "!refused") throw TeacherError(TeacherError::Kind::refused, "too long");
+    if (text == "!away") throw TeacherError(TeacherError::Kind::unavailable, "no answer");
     if (text == "!cut") return {"<think>never", 10, 20, true};
     return {text, 10, 20, false};
   }
