@@ -17,7 +17,7 @@ class SourceReader {
   SourceReader(const SourceSpec& spec, std::int64_t seq_length, std::uint64_t seed, Order order)
       : name(spec.name), dataset(non_empty(spec, seq_length)), plan(dataset.offsets(), seed, name, order) {}
 
-  void fill(const SourcePlan::Pick& pick, std::int64_t seq_length, PackedSequence& out) {
+  void fill(const SourcePlan::Pick& pick, std::int64_t seq_length, const std::optional<RoleSet>& loss_roles, PackedSequence& out) {
     const std::size_t room = std::size_t(seq_length) + 1;  // the last target may stand behind the sequence
     tokens_.resize(room), mask_.resize(room), roles_.resize(room);
     out.tokens.resize(std::size_t(seq_length)), out.targets.resize(std::size_t(seq_length));
@@ -37,9 +37,10 @@ class SourceReader {
         out.positions[std::size_t(done + i)] = std::int32_t(i);
       }
       for (std::int64_t i = 0; i < piece.count; ++i) {
-        const bool counted = i + 1 < known && (!dataset.has_loss_mask() || mask_[std::size_t(i) + 1]);
+        const std::uint8_t role = i + 1 < known && dataset.has_roles() ? roles_[std::size_t(i) + 1] : 0;
+        const bool counted = i + 1 < known && (!dataset.has_loss_mask() || mask_[std::size_t(i) + 1]) && (!loss_roles || loss_roles->has(Role(role)));
         out.targets[std::size_t(done + i)] = counted ? std::int32_t(tokens_[std::size_t(i) + 1]) : -1;
-        out.roles[std::size_t(done + i)] = i + 1 < known && dataset.has_roles() ? roles_[std::size_t(i) + 1] : 0;
+        out.roles[std::size_t(done + i)] = role;
       }
       out.document_begins.push_back(done += piece.count);
     }
@@ -107,9 +108,10 @@ void check_vocabulary(const std::string& path, std::int64_t model_vocab_size) {
 }
 
 SequenceStream::SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin, Order order,
-                               Packing packing)
+                               Packing packing, std::optional<RoleSet> loss_roles)
     : seq_length_(seq_length),
       packing_(packing),
+      loss_roles_(loss_roles),
       passed_over_(begin.passed_over),
       given_{Mixture({1.0}), begin.consumed_sequences, 0, {}, {}, 0, 0},
       ahead_(given_) {
@@ -234,7 +236,7 @@ void SequenceStream::read_ahead() {
     try {
       Pick pick = advance(ahead_);
       while (pick.global_index % num_shards != shard) pick = advance(ahead_);
-      readers_[pick.source]->fill(pick.of_source, seq_length_, slot);
+      readers_[pick.source]->fill(pick.of_source, seq_length_, loss_roles_, slot);
       slot.source = int(pick.source);
       slot.global_index = pick.global_index;
     } catch (...) {

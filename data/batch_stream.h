@@ -6,10 +6,12 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "data/document.h"
 #include "data/mixture.h"
 #include "data/source_plan.h"
 #include "data/stream_state.h"
@@ -21,7 +23,7 @@ namespace af {
 // 0, no attention across. Masked tokens, which best_fit may leave at the end, are a document of their own without targets.
 struct PackedSequence {
   std::vector<std::int32_t> tokens;           // [S]
-  std::vector<std::int32_t> targets;          // [S] -1: not counted (end of document, or outside the loss mask)
+  std::vector<std::int32_t> targets;          // [S] -1: not counted (end of document, outside the loss mask, of another role than asked for)
   std::vector<std::int32_t> positions;        // [S] restart with each document
   std::vector<std::int64_t> document_begins;  // 0 = first, ..., S: cu_seqlens within the sequence; masked tokens are the last
   std::int64_t padding = 0;                   // how many tokens at the end are masked
@@ -60,9 +62,9 @@ class SequenceStream {
   // Sources that `begin` knows by name go on where they were, and what it passes over is not given, as if it were not in the
   // datasets; where the weights differ from its mix, the counting of
   // sequences per source begins anew. Neither another seq_length nor another packing than before loses or repeats a token.
-  // Everything wrong with the sources is a UserError.
+  // Everything wrong with the sources is a UserError. loss_roles: only targets of these roles count, of those that the loss mask leaves.
   SequenceStream(std::vector<SourceSpec> sources, std::int64_t seq_length, std::uint64_t seed, const StreamState& begin = {},
-                 Order order = Order::shuffled, Packing packing = Packing::sequential);
+                 Order order = Order::shuffled, Packing packing = Packing::sequential, std::optional<RoleSet> loss_roles = {});
   ~SequenceStream();
   SequenceStream(const SequenceStream&) = delete;
 
@@ -104,6 +106,7 @@ class SequenceStream {
 
   std::int64_t seq_length_;
   Packing packing_;
+  std::optional<RoleSet> loss_roles_;
   std::vector<std::unique_ptr<SourceReader>> readers_;
   std::vector<SourceLedger> earlier_;  // sources of earlier mixes
   const std::vector<PassedOver> passed_over_;

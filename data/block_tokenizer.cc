@@ -5,14 +5,13 @@
 #include "core/error.h"
 #include "data/chat.h"
 #include "data/duplicates.h"
+#include "data/segments.h"
 #include "data/utf8.h"
 
 namespace af {
 namespace {
 
 constexpr std::size_t kMostLicenceBytes = 200;
-
-bool is_assistants(Role role) { return role == Role::thought || role == Role::action || role == Role::answer; }
 
 }  // namespace
 
@@ -59,21 +58,32 @@ void BlockTokenizer::add_line(std::string_view line, std::int64_t number) {
     if (licence.size() > kMostLicenceBytes) user_error("{}: a licence of {} bytes; {} at most", view.where(), licence.size(), kMostLicenceBytes);
   }
   document_.clear();
+  if (options_.text_key.empty() && view.has("segments")) {
+    const std::vector<RoleText> segments = segments_from(view["segments"]);
+    try {
+      encode_segments(*encoder_, segments, options_.specials, document_);
+    } catch (const UserError& error) {
+      user_error("{}: {}", view["segments"].where(), error.what());
+    }
+    text_.clear();
+    for (const RoleText& segment : segments) text_ += segment.text;
+    return add_document(text_, number, licence, Roles::given);
+  }
   if (options_.text_key.empty() && view.has("messages")) {
     const std::vector<Message> messages = messages_from(view["messages"]);
     render_chat(*encoder_, messages, options_.specials, document_);
     text_.clear();
     for (const Message& message : messages) text_ += message.role + "\n" + message.content + "\n";
-    return add_document(text_, number, licence);
+    return add_document(text_, number, licence, Roles::given);
   }
   if (!view.has(text_key)) {
-    user_error("{}: expected an object with '{}'{}, found {}", view.where(), text_key, options_.text_key.empty() ? " or 'messages'" : "",
+    user_error("{}: expected an object with '{}'{}, found {}", view.where(), text_key, options_.text_key.empty() ? ", 'messages' or 'segments'" : "",
                json.describe());
   }
   const std::string& text = view[text_key].string();
   encoder_->encode(text, options_.specials, document_.tokens);
   if (document_.tokens.empty()) user_error("{}: the text is empty", view.where());
-  add_document(text, number, licence);
+  add_document(text, number, licence, Roles::none);
 }
 
 void BlockTokenizer::add_text_file(std::string_view text) {
@@ -85,23 +95,30 @@ void BlockTokenizer::add_text_file(std::string_view text) {
   }
   document_.clear();
   encoder_->encode(text, options_.specials, document_.tokens);
-  add_document(text, 1, "");
+  add_document(text, 1, "", Roles::none);
 }
 
-void BlockTokenizer::add_document(std::string_view text, std::int64_t line, std::string_view licence) {
+void BlockTokenizer::add_document(std::string_view text, std::int64_t line, std::string_view licence, Roles roles) {
   DocumentEntry entry;
   entry.line = line;
   entry.tokens = std::int64_t(document_.tokens.size());
   entry.roles = std::int64_t(document_.roles.size());
   entry.licence = licence.empty() ? -1 : licence_number(licence);
   entry.identity = text_identity(text, buffer_);
-  if (options_.loss_on == LossOn::assistant && !document_.roles.empty()) {
+  if (options_.loss_on && roles == Roles::given) {
     const std::size_t before = record_->counted.size();
+    const auto add = [&](std::int64_t begin, std::int64_t end, Role role) {
+      if (begin == end || !options_.loss_on->has(role)) return;
+      const bool goes_on = record_->counted.size() > before && record_->counted.back().end == begin;
+      goes_on ? void(record_->counted.back().end = end) : record_->counted.push_back({begin, end});
+    };
+    std::int64_t done = 0;
     for (const RoleRun& run : document_.roles) {
-      if (!is_assistants(run.role)) continue;
-      const bool goes_on = record_->counted.size() > before && record_->counted.back().end == run.begin;
-      goes_on ? void(record_->counted.back().end = run.end) : record_->counted.push_back({run.begin, run.end});
+      add(done, run.begin, Role::other);
+      add(run.begin, run.end, run.role);
+      done = run.end;
     }
+    add(done, entry.tokens, Role::other);
     entry.counted = std::int64_t(record_->counted.size() - before);
   }
   if (options_.signatures) {

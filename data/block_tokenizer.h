@@ -1,6 +1,7 @@
-// A block of input text becomes documents: JSON lines of text or chat messages, or a whole file of text.
+// A block of input text becomes documents: JSON lines of text, chat messages or segments with roles, or a whole file of text.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,14 +12,12 @@
 
 namespace af {
 
-enum class LossOn { all, assistant };
-
 struct TokenizeOptions {
-  std::string text_key;     // "" : 'messages', or where a line has none 'text'; else this member alone
+  std::string text_key;     // "" : 'segments', 'messages' or 'text', the first that a line has; else this member alone
   std::string licence_key;  // the member that names a line's licence; "": none does
   SpecialTokens specials = SpecialTokens::split;
-  LossOn loss_on = LossOn::all;  // assistant: in chats thought, action and answer only; text without roles counts as a whole
-  bool signatures = false;       // for near duplicates
+  std::optional<RoleSet> loss_on;  // of chats and segments only these roles count as targets, text without roles as a whole; nullopt: all
+  bool signatures = false;         // for near duplicates
 };
 
 // For one thread.
@@ -33,7 +32,8 @@ class BlockTokenizer {
  private:
   void add_line(std::string_view line, std::int64_t number);
   void add_text_file(std::string_view text);
-  void add_document(std::string_view text, std::int64_t line, std::string_view licence);  // document_, made of `text`
+  enum class Roles { none, given };
+  void add_document(std::string_view text, std::int64_t line, std::string_view licence, Roles roles);  // document_, made of `text`
   void add_problem(std::int64_t line, const std::string& what);
   std::int64_t licence_number(std::string_view licence);
   const TextSource& source() const { return sources_[std::size_t(record_->source)]; }

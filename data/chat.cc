@@ -50,15 +50,6 @@ std::vector<TextSegment> segments_of(const Message& message, std::string_view te
   return assistant_segments(text);
 }
 
-void mark(std::vector<RoleRun>& runs, std::int64_t begin, std::int64_t end, Role role) {
-  if (role == Role::other || begin == end) return;
-  if (!runs.empty() && runs.back().end == begin && runs.back().role == role) {
-    runs.back().end = end;
-  } else {
-    runs.push_back({begin, end, role});
-  }
-}
-
 }  // namespace
 
 std::vector<TextSegment> assistant_segments(std::string_view text) {
@@ -72,17 +63,11 @@ void render_chat(Encoder& encoder, std::span<const Message> messages, SpecialTok
   for (const Message& message : messages) {
     out.tokens.push_back(tokenizer.special_token("<|im_start|>"));
     encoder.encode(message.role + "\n", SpecialTokens::split, out.tokens);
-    // Tokenized as one text, so that ids do not depend on roles; a token belongs to the segment that holds its first byte.
-    std::string_view text = encoder.normalised(message.content, specials);  // whose bytes the tokens' lengths count
-    std::vector<TextSegment> segments = segments_of(message, text);
-    std::size_t token = out.tokens.size(), byte = 0;
-    encoder.encode(text, specials, out.tokens);
-    for (const TextSegment& segment : segments) {
-      std::size_t begin = token;
-      for (; token < out.tokens.size() && byte < segment.end; ++token) byte += tokenizer.bytes_of(out.tokens[token]).size();
-      mark(out.roles, std::int64_t(begin), std::int64_t(token), segment.role);
-    }
-    mark(out.roles, std::int64_t(token), std::int64_t(token) + 1, segments.empty() ? Role::other : segments.back().role);
+    const std::string_view text = encoder.normalised(message.content, specials);  // whose bytes the tokens' lengths count
+    const std::vector<TextSegment> segments = segments_of(message, text);
+    encode_with_roles(encoder, text, segments, specials, out);
+    const std::int64_t end = std::int64_t(out.tokens.size());
+    mark_role(out.roles, end, end + 1, segments.empty() ? Role::other : segments.back().role);
     out.tokens.push_back(tokenizer.special_token("<|im_end|>"));
     encoder.encode("\n", SpecialTokens::split, out.tokens);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/document.h"
+#include "data/segments.h"
 #include "data/tokenizer.h"
 
 namespace af {
@@ -18,10 +19,6 @@ struct Message {
   std::string content;
 };
 
-struct TextSegment {  // of a text; from the end of the one before
-  std::size_t end;    // in bytes
-  Role role;
-};
 // Who speaks where in an assistant's text: thought inside <think>, action inside <tool_call>, answer inside <answer>, tags included, other
 // outside; a text without any of the three is an answer as a whole. A tag that is not closed reaches to the end.
 std::vector<TextSegment> assistant_segments(std::string_view text);

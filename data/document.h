@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 namespace af {
@@ -10,6 +11,22 @@ namespace af {
 enum class Role : std::uint8_t { other, system, user, thought, action, observation, decision, judgement, answer };
 inline constexpr std::array<const char*, 9> kRoleNames{"other",       "system",   "user",      "thought", "action",
                                                        "observation", "decision", "judgement", "answer"};
+
+class RoleSet {
+ public:
+  RoleSet() = default;
+  RoleSet(std::initializer_list<Role> roles) {
+    for (Role role : roles) add(role);
+  }
+  void add(Role role) { bits_ |= 1u << unsigned(role); }
+  bool has(Role role) const { return (bits_ >> unsigned(role) & 1u) != 0; }
+  bool empty() const { return bits_ == 0; }
+  bool operator==(const RoleSet&) const = default;
+
+ private:
+  std::uint32_t bits_ = 0;
+};
+inline const RoleSet kAssistantRoles{Role::thought, Role::action, Role::answer};  // what a chat's assistant says
 
 struct TokenRange {  // half-open
   std::int64_t begin, end;

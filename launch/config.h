@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "data/document.h"
 #include "data/packing.h"
 #include "models/config.h"
 #include "models/pass.h"
@@ -103,6 +104,7 @@ struct StageConfig {
   LrConfig lr;
   std::vector<DataSource> data;
   Packing packing = Packing::sequential;
+  std::optional<RoleSet> loss_roles;  // SFT: only targets of these roles count, such as [thought, action, answer]; not given: all do
   RopeSettings rope;            // rope_theta, rope_scaling; default: the model's
   RecomputeSettings recompute;  // the modules' flags are set with `selective` only
   BalanceSettings moe = kDefaultMoe;

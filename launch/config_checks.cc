@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "data/batch_stream.h"
 #include "data/hdf5_file.h"
+#include "data/segments.h"
 #include "data/token_dataset.h"
 #include "data/tokenizer.h"
 #include "launch/dataset_check.h"
@@ -67,7 +68,13 @@ std::vector<std::string> data_problems(const Config& config) {
     }
   };
   for (const StageConfig& stage : config.stages) {
-    for (const DataSource& source : stage.data) check(source, stage);
+    for (const DataSource& source : stage.data) {
+      const std::size_t before = out.size();
+      check(source, stage);
+      if (out.size() > before || !stage.loss_roles || stage.loss_roles->has(Role::other) || H5File::open(source.path).has("/role_runs")) continue;
+      out.push_back(fmt::format("{}: {}: has no roles, so that none of it would count in stage {} (loss_roles {}); tokenize messages or segments",
+                                source.where, source.path, stage.name, names_of(*stage.loss_roles)));
+    }
     for (const DataSource& source : config.validation.data) check(source, stage);
   }
   return out;

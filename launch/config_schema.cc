@@ -301,6 +301,18 @@ void check_stage(Fields& f, const StageConfig& stage) {
   }
 }
 
+void describe_loss_roles(Fields& f, std::optional<RoleSet>& roles) {
+  if (!f.reading() ? !roles : !f.has("loss_roles")) return;
+  const std::vector<std::string> names(kRoleNames.begin(), kRoleNames.end());
+  std::vector<std::string> chosen;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (roles && roles->has(Role(i))) chosen.push_back(names[i]);
+  f.words("loss_roles", chosen, names);
+  if (chosen.empty()) f.error("loss_roles", "names no role, so that nothing would count; leave the key out to count all tokens");
+  roles.emplace();
+  for (const std::string& name : chosen) roles->add(Role(std::find(names.begin(), names.end(), name) - names.begin()));
+}
+
 void describe_stage(Fields& f, StageConfig& stage) {
   const std::size_t errors = f.errors();
   f.text("name", stage.name, Need::required);
@@ -324,6 +336,7 @@ void describe_stage(Fields& f, StageConfig& stage) {
       Need::required);
   describe_data(f, stage.data, Weights::yes, Need::required);
   f.choice<Packing>("packing", stage.packing, {{"sequential", Packing::sequential}, {"best_fit", Packing::best_fit}});
+  describe_loss_roles(f, stage.loss_roles);
   describe_rope(f, stage.rope);
   f.section("recompute", [&] { describe_recompute(f, stage.recompute); });
   f.section("moe", [&] { describe_moe(f, stage.moe); });

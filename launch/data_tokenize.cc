@@ -2,10 +2,12 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <thread>
 
 #include "core/error.h"
+#include "data/segments.h"
 #include "launch/data_commands.h"
 #include "launch/tokenize_job.h"
 
@@ -23,6 +25,21 @@ double threshold_from(const std::string& text) {
   return threshold;
 }
 
+// "", "all", "assistant" or "role,role"
+std::optional<RoleSet> loss_on_from(std::string_view text) {
+  if (text.empty() || text == "all") return std::nullopt;
+  if (text == "assistant") return kAssistantRoles;
+  RoleSet roles;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::optional<Role> role = role_named(text.substr(begin, end - begin));
+    if (!role) user_error("--loss-on {}: expected all, assistant, or roles with commas between them: {}", text, all_role_names());
+    roles.add(*role);
+    begin = end + 1;
+  }
+  return roles;
+}
+
 TokenizeJobOptions options_from(const Arguments& arguments) {
   TokenizeJobOptions options;
   options.tokenizer = arguments.value("--tokenizer");
@@ -31,7 +48,7 @@ TokenizeJobOptions options_from(const Arguments& arguments) {
   options.tokenize.text_key = arguments.value("--text-key");
   options.tokenize.licence_key = arguments.value("--licence-key");
   if (arguments.value("--special-tokens-in-text") == "recognise") options.tokenize.specials = SpecialTokens::recognise;
-  if (arguments.value("--loss-on") == "assistant") options.tokenize.loss_on = LossOn::assistant;
+  options.tokenize.loss_on = loss_on_from(arguments.value("--loss-on"));
   options.licence = arguments.value("--licence");
   if (arguments.value("--remove-duplicates") == "exact") options.remove = RemoveDuplicates::exact;
   if (arguments.value("--remove-duplicates") == "near") options.remove = RemoveDuplicates::near, options.near_threshold = kNearThreshold;
@@ -51,7 +68,7 @@ TokenizeJobOptions options_from(const Arguments& arguments) {
 
 Command tokenize_command() {
   return {"tokenize",
-          "turns text and chat messages into a token dataset",
+          "turns text, chat messages and synthesized documents into a token dataset",
           "",
           0,
           0,
@@ -65,8 +82,8 @@ Command tokenize_command() {
            {"--input",
             Takes::values,
             "FILE",
-            "JSON lines, each {\"text\": ...} or {\"messages\": [{\"role\", \"content\"}]}; or .txt, one document a file; also .gz and .zst; "
-            "patterns ('part-*.jsonl') may be quoted",
+            "JSON lines, each {\"text\": ...}, {\"messages\": [{\"role\", \"content\"}]} or {\"segments\": [{\"role\", \"text\"}]}; or .txt, one "
+            "document a file; also .gz and .zst; patterns ('part-*.jsonl') may be quoted",
             {},
             true},
            {"--output",
@@ -78,7 +95,7 @@ Command tokenize_command() {
            {"--text-key",
             Takes::one_value,
             "KEY",
-            "the member that holds the text (default 'text'); where given, 'messages' are not looked at",
+            "the member that holds the text (default 'text'); where given, 'messages' and 'segments' are not looked at",
             {},
             false},
            {"--special-tokens-in-text",
@@ -89,9 +106,9 @@ Command tokenize_command() {
             false},
            {"--loss-on",
             Takes::one_value,
-            "",
-            "what counts as a target: all (default), or of chats only thoughts, actions and answers",
-            {"all", "assistant"},
+            "ROLE[,ROLE]",
+            "what counts as a target: all (default), or of chats and segments only these roles; assistant: thought,action,answer",
+            {},
             false},
            {"--near-duplicates",
             Takes::one_value,

@@ -8,6 +8,7 @@
 #include "data/bpe_trainer.h"
 #include "data/chat.h"
 #include "data/json.h"
+#include "data/segments.h"
 #include "data/utf8.h"
 #include "launch/data_commands.h"
 #include "launch/data_inputs.h"
@@ -84,7 +85,11 @@ class TrainTokenizerJob {
   }
 
   void add_line(const JsonView& line) {
-    if (text_key_.empty() && line.has("messages")) {
+    if (text_key_.empty() && line.has("segments")) {
+      std::string text;
+      for (const RoleText& segment : segments_from(line["segments"])) text += segment.text;
+      add(text);
+    } else if (text_key_.empty() && line.has("messages")) {
       for (const Message& message : messages_from(line["messages"])) add(message.content);
     } else {
       add(line[text_key_.empty() ? "text" : text_key_].string());
@@ -119,7 +124,8 @@ Command train_tokenizer_command() {
           {{"--input",
             Takes::values,
             "FILE",
-            "JSON lines, each {\"text\": ...} or {\"messages\": [{\"role\", \"content\"}]}; or .txt; also .gz and .zst; patterns may be quoted",
+            "JSON lines, each {\"text\": ...}, {\"messages\": [{\"role\", \"content\"}]} or {\"segments\": [{\"role\", \"text\"}]}; or .txt; also .gz "
+            "and .zst; patterns may be quoted",
             {},
             true},
            {"--vocab-size", Takes::one_value, "N", "ids in all, with the 256 bytes and the 26 special tokens", {}, true},
@@ -127,7 +133,7 @@ Command train_tokenizer_command() {
            {"--text-key",
             Takes::one_value,
             "KEY",
-            "the member that holds the text (default 'text'); where given, 'messages' are not looked at",
+            "the member that holds the text (default 'text'); where given, 'messages' and 'segments' are not looked at",
             {},
             false},
            {"--strict", Takes::nothing, "", "a line that cannot be used fails the whole (default: it is reported and skipped)", {}, false}},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/segments.h"
 #include "launch/config_checks.h"
 #include "launch/lr_schedule.h"
 #include "launch/metrics.h"
@@ -113,6 +114,7 @@ void describe_stage(const Config& config, const StageConfig& stage, const StageP
                      grouped(stage.tokens_per_iteration()), grouped(plan.micro_batches), stage.micro_batch_size,
                      plan.layout.mesh.dp > 1 ? " on each data-parallel rank" : "");
   if (stage.packing == Packing::best_fit) out += "  packing        best_fit; the share of masked tokens is known when the documents' lengths are read\n";
+  if (stage.loss_roles) out += fmt::format("  targets        of the roles {} alone\n", names_of(*stage.loss_roles));
   out += fmt::format("  learning rate  {}\n", learning_rate_text(stage, plan));
   out +=
       fmt::format("  RoPE           theta {}{}\n", stage.rope.theta,

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "data/segments.h"
 #include "launch/arguments.h"
 #include "launch/data_inputs.h"
 #include "launch/progress.h"
@@ -14,6 +15,10 @@ namespace {
 
 constexpr std::int64_t kMostReports = 20, kMostDuplicateReports = 5;  // lines that are named one by one
 constexpr std::size_t kMostLicences = 1000;                           // told apart in one source
+
+std::string name_of(const std::optional<RoleSet>& loss_on) {
+  return !loss_on ? "all" : *loss_on == kAssistantRoles ? "assistant" : names_of(*loss_on);
+}
 
 const char* name_of(RemoveDuplicates remove) {
   return remove == RemoveDuplicates::none ? "none" : remove == RemoveDuplicates::exact ? "exact" : "near";
@@ -74,7 +79,7 @@ Json TokenizeJob::options_json() const {
   Json json;
   json.set("text-key", text_or_null(tokenize.text_key));
   json.set("special-tokens-in-text", tokenize.specials == SpecialTokens::split ? "split" : "recognise");
-  json.set("loss-on", tokenize.loss_on == LossOn::all ? "all" : "assistant");
+  json.set("loss-on", name_of(tokenize.loss_on));
   json.set("max-line-bytes", options_.max_line_bytes);
   json.set("near-duplicates", options_.near_threshold ? Json(*options_.near_threshold) : Json());
   json.set("remove-duplicates", name_of(options_.remove));

@@ -60,7 +60,7 @@ void Trainer::write(const JsonLine& line) {
 
 struct Trainer::Stage {
   Stage(const Config& config, const StageConfig& stage, const Device& device, const Mesh& mesh, const StreamState& begin)
-      : stream(sources_of(stage), stage.seq_length, config.seed, begin, Order::shuffled, stage.packing),
+      : stream(sources_of(stage), stage.seq_length, config.seed, begin, Order::shuffled, stage.packing, stage.loss_roles),
         batch(device, stage.seq_length, stage.micro_batch_size, stage.num_microbatches(mesh.shape.dp), mesh.shape.cp, mesh.position.cp),
         validation(config.validation, stage, device, mesh) {}
   SequenceStream stream;

@@ -9,18 +9,14 @@
 #include <string_view>
 #include <vector>
 
-#include "data/document.h"
+#include "data/segments.h"
 
 namespace af {
 
 class Json;
 class JsonView;
 
-struct SampleSegment {
-  Role role;
-  std::string text;
-  bool operator==(const SampleSegment&) const = default;
-};
+using SampleSegment = RoleText;
 
 struct Decision {
   int segment;  // index of the segment that says it, "I will choose option 2\n"

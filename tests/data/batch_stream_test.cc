@@ -329,5 +329,39 @@ TEST_F(Stream, DamageIsReportedByNext) {
   }
 }
 
+// Roles at reading time are the same mask as one in the file; of both, what both leave counts.
+TEST(LossRoles, AreALossMask) {
+  ScratchFolder folder;
+  const RoleSet wanted{Role::other, Role::thought, Role::answer};
+  for (bool masked : {false, true}) {
+    Corpus corpus(11, 40, 60, true, masked);
+    corpus.write(folder / "roles.h5");
+    Corpus same = corpus;
+    same.masked = true;
+    for (std::size_t d = 0; d < same.documents.size(); ++d)
+      for (std::size_t i = 0; i < same.documents[d].size(); ++i)
+        same.counted[d][i] = std::uint8_t(same.counted[d][i] && wanted.has(Role(same.roles[d][i])));
+    TokenDatasetWriter writer(folder / "mask.h5", {"tokenizer of the test", 1 << 22, 0, "random"});
+    for (std::size_t d = 0; d < same.documents.size(); ++d) {
+      std::vector<RoleRun> roles;
+      std::vector<TokenRange> ranges;
+      for (std::int64_t i = 0; i < std::int64_t(same.documents[d].size()); ++i) {
+        if (same.roles[d][std::size_t(i)] != 0) roles.push_back({i, i + 1, Role(same.roles[d][std::size_t(i)])});
+        if (same.counted[d][std::size_t(i)]) ranges.push_back({i, i + 1});
+      }
+      writer.add_document(same.documents[d], roles, &ranges);
+    }
+    writer.close();
+    for (Packing packing : {Packing::sequential, Packing::best_fit}) {
+      SequenceStream by_role({{folder / "roles.h5", "a", 1}}, 48, 5, {}, Order::shuffled, packing, wanted);
+      SequenceStream by_mask({{folder / "mask.h5", "a", 1}}, 48, 5, {}, Order::shuffled, packing);
+      SequenceStream all({{folder / "roles.h5", "a", 1}}, 48, 5, {}, Order::shuffled, packing);
+      const std::vector<PackedSequence> some = take(by_role, 60);
+      EXPECT_EQ(some, take(by_mask, 60));
+      EXPECT_NE(some, take(all, 60));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace af

@@ -128,7 +128,7 @@ TEST(BlockTokenizerTest, LossOnTheAssistant) {
   const std::vector<TextSource> sources{{path, true, stamp_of(path)}};
   const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer("bytes");
   TokenizeOptions options;
-  options.loss_on = LossOn::assistant;
+  options.loss_on = kAssistantRoles;
   BlockTokenizer worker(*tokenizer, options, sources);
   BlockReader reader(sources[0], 0, 1 << 20);
   TextBlock block;
@@ -144,6 +144,33 @@ TEST(BlockTokenizerTest, LossOnTheAssistant) {
   EXPECT_EQ(record.documents[0].counted, 3);
   EXPECT_EQ(record.documents[1].counted, -1);
   EXPECT_EQ(record.documents[2].counted, 0);
+}
+
+// Any roles, unmarked text among them, of segments; 'segments' goes before 'messages', and a line with one that is wrong is named.
+TEST(BlockTokenizerTest, LossOnRolesOfSegments) {
+  ScratchFolder folder;
+  const std::string path = folder / "a.jsonl";
+  std::ofstream(path) << R"({"segments": [{"role": "user", "text": "u"}, {"role": "other", "text": "o"}, {"role": "decision", "text": "d"},)"
+                      << R"( {"role": "observation", "text": "r"}, {"role": "other", "text": "p"}, {"role": "judgement", "text": "j"}], "messages": 1})"
+                      << "\n{\"segments\": [{\"role\": \"me\", \"text\": \"x\"}]}\n{\"segments\": [{\"role\": \"other\", \"text\": \"q\"}]}\n"
+                      << R"({"segments": [{"role": "user", "text": "v"}]})" << "\n";
+  const std::vector<TextSource> sources{{path, true, stamp_of(path)}};
+  const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer("bytes");
+  TokenizeOptions options;
+  options.loss_on = {Role::other, Role::decision, Role::judgement};
+  BlockTokenizer worker(*tokenizer, options, sources);
+  BlockReader reader(sources[0], 0, 1 << 20);
+  TextBlock block;
+  BlockRecord record;
+  reader.next(block);
+  worker.run(block, record);
+  ASSERT_EQ(record.documents.size(), 3u);
+  EXPECT_EQ(record.counted, (std::vector<TokenRange>{{1, 3}, {4, 7}, {0, 2}})) << "the end of the document counts as what it ends";
+  EXPECT_EQ(record.documents[0].counted, 2);
+  EXPECT_EQ(record.documents[1].counted, 1);
+  EXPECT_EQ(record.documents[2].counted, 0);
+  ASSERT_EQ(record.problems.size(), 1u);
+  EXPECT_NE(record.problems[0].what.find("a.jsonl:2: segments[0].role: 'me' is none of"), std::string::npos) << record.problems[0].what;
 }
 
 }  // namespace

@@ -241,6 +241,51 @@ def test_packing_and_replay():
     refused("a step that the run has not", run("af_data", "replay", "--step", "19", "packed"), "step 19", "stage2", "18")
 
 
+SFT = """  - name: sft
+    seq_length: 128
+    train_iters: 6
+    micro_batch_size: 1
+    global_batch_size: 2
+    {roles}
+    lr: {{lr: 1e-3, min_lr: 1e-4, lr_decay_style: linear}}
+    data: [{{path: {data}}}]
+validation:"""
+
+
+def test_sft():
+    """A third stage whose loss is on the assistant's words alone: the roles at reading time are the same as a mask in the file."""
+    with open(WORK / "segments.jsonl", "w") as f:
+        for i in range(150):
+            words = ["alpha", "beta", "gamma", "delta"][i % 4]
+            parts = [("user", f"question {i}?\n"), ("thought", f"<think>{words}</think>\n"), ("action", "<tool_call>\n{}\n</tool_call>\n"),
+                     ("observation", f"found {words} {i}\n"), ("decision", f"I will choose option {i % 3}\n"), ("answer", f"<answer>{words}</answer>")]
+            f.write(json.dumps({"segments": [{"role": role, "text": text} for role, text in parts]}) + "\n")
+    for name, more in (("roles", []), ("mask", ["--loss-on", "assistant"])):
+        result = run("af_data", "tokenize", "--tokenizer", "bytes", "--input", "segments.jsonl", "--output", f"{name}.h5", *more)
+        check(f"segments become {name}.h5", result.returncode == 0, result.stderr)
+    key = "loss_roles: [thought, action, answer]"
+    three = lambda name, roles, data: config(name, replace=[("validation:", SFT.format(roles=roles, data=data)), ("{path: b.h5, name: heldout}", "{path: roles.h5, name: heldout}")])
+    runs = {"sft_roles": three("sft_roles", key, "roles.h5"), "sft_mask": three("sft_mask", "packing: sequential", "mask.h5"),
+            "sft_all": three("sft_all", "packing: sequential", "roles.h5")}
+    losses = {}
+    for name, path in runs.items():
+        # both files are one source, so that the order of their documents is the same
+        result = run("af_train", path, "stages.2.data.0.name=sft")
+        check(f"three stages train ({name})", result.returncode == 0, result.stderr + result.stdout[-500:])
+        steps = steps_of(name)
+        check("every iteration of three stages is reported", sorted(steps) == list(range(1, 25)))
+        losses[name] = [(steps[i]["lm_loss"], steps[i]["grad_norm"], steps[i]["params_norm"]) for i in range(1, 25)]
+    check("roles and a mask give the same losses, gradients and weights", losses["sft_roles"] == losses["sft_mask"])
+    check("only from these targets", losses["sft_roles"][:18] == losses["sft_all"][:18] and losses["sft_roles"][18] != losses["sft_all"][18])
+    roles = {part for event in events_of("sft_roles", "validation") for part in event["by_role"]}
+    check("validation stays on all roles", {"user", "thought", "action", "observation", "decision", "answer"} <= roles, str(roles))
+    check("the plan says so", "targets        of the roles thought,action,answer alone" in run("af_train", runs["sft_roles"], "--dry-run").stdout)
+    check("--print-config prints it", "loss_roles: [thought, action, answer]" in run("af_train", runs["sft_roles"], "--print-config").stdout)
+    refused("a source without roles", run("af_train", three("sft_none", key, "a.h5"), "output_dir=sft_none"), "a.h5: has no roles", "stage sft", "sft_none.yaml:")
+    refused("no role", run("af_train", three("sft_empty", "loss_roles: []", "roles.h5")), "loss_roles: names no role")
+    refused("a role that is none", run("af_train", three("sft_wrong", "loss_roles: [assistant]", "roles.h5")), "loss_roles.0", "one of other, system")
+
+
 def test_bad_input():
     good = (WORK / "a.h5").read_bytes()
     refused("no such file", run("af_train", "none.yaml"), "none.yaml")
@@ -408,6 +453,7 @@ def main():
         test_what_a_run_keeps()
         test_checkpoint_tools()
         test_packing_and_replay()
+        test_sft()
         test_bad_input()
         test_plans_of_layouts()
         test_speed_of_starting()
