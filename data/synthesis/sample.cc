@@ -47,9 +47,9 @@ Json to_json(const Sample& sample) {
 std::string to_json_line(const Sample& sample) { return to_json(sample).dump() + "\n"; }
 
 Role role_from(std::string_view name, const std::string& where) {
-  const auto found = std::find(kRoleNames.begin(), kRoleNames.end(), name);
-  if (found == kRoleNames.end()) user_error("{}: '{}' is no role; there are: {}", where, name, fmt::join(kRoleNames, ", "));
-  return Role(found - kRoleNames.begin());
+  const std::optional<Role> role = role_named(name);
+  if (!role) user_error("{}: '{}' is no role; there are: {}", where, name, all_role_names());
+  return *role;
 }
 
 Sample sample_from(const JsonView& json) {
