@@ -83,8 +83,8 @@ TEST(Contamination, CaseAndPunctuationDoNotMatterOneWordDoes) {
   EXPECT_EQ(index.too_short(), 1);
   BenchmarkIndex::Search search(index);
   EXPECT_EQ(search.find("x (on 16 AUGUST 1986) the \"opening\" match\n of a Team -- that won ten titles; took place in berlin y"), (std::vector<Hit>{{0, 6}}));
-  EXPECT_EQ(search.find("the opening match of a team that won ten titles took place, on 16 August 1986"), (std::vector<Hit>{{0, 1}}));
-  EXPECT_TRUE(search.find("the opening match of a team that won ten titles took part").empty()) << "12 words in common are not enough";
+  EXPECT_EQ(search.find("1986: the opening match of a team that won ten titles took place, on 16 August"), (std::vector<Hit>{{0, 1}}));
+  EXPECT_TRUE(search.find("the opening match of a team that won ten titles took place elsewhere").empty()) << "12 words in common are not enough";
   EXPECT_TRUE(search.find("On 16 August 1986, the opening match of the team that won ten titles took place in Berlin.").empty()) << "one word in the middle differs";
   EXPECT_EQ(search.find("... eight words of a question are just enough"), (std::vector<Hit>{{2, 1}}));
   EXPECT_TRUE(search.find("eight words of a question are just").empty());

@@ -286,6 +286,38 @@ def test_sft():
     refused("a role that is none", run("af_train", three("sft_wrong", "loss_roles: [assistant]", "roles.h5")), "loss_roles.0", "one of other, system")
 
 
+def test_contamination():
+    """Questions planted in a corpus are found and left out, by line; nothing else is."""
+    question = "On 16 August 1986, the opening match of a team that won ten titles took place in Berlin. How many saw it?"
+    other = "Which package of the section games depends on a library whose maintainer also maintains the oldest editor of all?"
+    (WORK / "bench.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ({"question": question, "answer": "12,000"}, {"question": "Too short?"}, {"question": other})))
+    words = [f"w{i * i % 97}" for i in range(3000)]
+    lines = [json.dumps({"text": " ".join(words[i : i + 60])}) for i in range(2500)]
+    lines[7] = json.dumps({"text": "x " + question.upper().replace(",", " ;") + " y"})
+    lines[1234] = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " ".join(other.split()[3:17])}]})
+    lines[1300] = json.dumps({"segments": [{"role": "user", "text": question[:50]}, {"role": "thought", "text": question[50:]}]})
+    lines[2000] = json.dumps({"text": question.replace("team", "squad").replace("took", "was taking")})  # 10 words in a row at most
+    lines[2100] = "{broken"
+    (WORK / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    common = ["af_data", "contamination", "--input", "corpus.jsonl", "--benchmark", "bench.jsonl"]
+    result = run(*common, "--remove", "--output", "clean.jsonl", "--report", "found.jsonl")
+    check("contamination is found", result.returncode == 0 and "3 of 2499 documents repeat 2 of 3 questions (1 are too short" in result.stdout, result.stdout + result.stderr)
+    check("a broken line is named", "corpus.jsonl:2101:" in result.stderr, result.stderr)
+    report = [json.loads(line) for line in (WORK / "found.jsonl").read_text().splitlines()]
+    check("by line and question", [(r["document"], r["question"], r["shared_ngrams"], r["question_ngrams"]) for r in report]
+          == [("corpus.jsonl:8", "bench.jsonl:1", 10, 10), ("corpus.jsonl:1235", "bench.jsonl:3", 2, 7), ("corpus.jsonl:1301", "bench.jsonl:1", 10, 10)], str(report))
+    kept = [line for i, line in enumerate(lines) if i not in (7, 1234, 1300, 2100)]
+    check("the rest is kept to the byte", (WORK / "clean.jsonl").read_text().splitlines() == kept)
+    one = run(*common, "--threads", "1", "--report", "one.jsonl")
+    check("threads do not matter", one.returncode == 0 and (WORK / "one.jsonl").read_bytes() == (WORK / "found.jsonl").read_bytes())
+    check("clean is clean", "0 of 2496 documents" in run("af_data", "contamination", "--input", "clean.jsonl", "--benchmark", "bench.jsonl").stdout)
+    looser = run(*common, "--ngram", "9")
+    check("shorter n-grams find more", "4 of 2499 documents" in looser.stdout, looser.stdout)
+    refused("no question", run(*common[:4], "--benchmark", "corpus.jsonl"), "corpus.jsonl:1235", "has no 'text'", "--benchmark-key")
+    refused("remove to nowhere", run(*common, "--remove"), "--remove and --output")
+    refused("onto itself", run(*common, "--remove", "--output", "corpus.jsonl"), "is the input itself")
+
+
 def test_bad_input():
     good = (WORK / "a.h5").read_bytes()
     refused("no such file", run("af_train", "none.yaml"), "none.yaml")
@@ -454,6 +486,7 @@ def main():
         test_checkpoint_tools()
         test_packing_and_replay()
         test_sft()
+        test_contamination()
         test_bad_input()
         test_plans_of_layouts()
         test_speed_of_starting()
