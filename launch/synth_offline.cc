@@ -68,6 +68,7 @@ QuestionOptions question_options(const Arguments& arguments) {
   const std::string split = arguments.value("--split", "all");
   options.split = split == "train" ? Split::train : split == "heldout" ? Split::heldout : Split::all;
   options.heldout_share = share_of(arguments, "--heldout-share", options.heldout_share);
+  options.described_share = arguments.value("--obfuscation") == "2" ? 0.7 : 0;
   std::tie(options.least_clues, options.most_clues) = range_of(arguments, "--clues", {options.least_clues, options.most_clues}, 1, 6);
   return options;
 }
@@ -104,7 +105,7 @@ int run(const Arguments& arguments, const std::function<MakeSample(const Questio
   Memory memory = Memory::open(path, Memory::Mode::read);
   const FactIndex index = index_of(memory);
   const QuestionMaker maker(index, question_options(arguments));
-  const Wording wording(maker, number_of(arguments, "--obfuscation", 1, 0, 2));
+  const Wording wording(index, arguments.value("--obfuscation") == "0" ? Wording::Clues::bare : Wording::Clues::phrases);
 
   const std::string part = output + ".part";
   std::ofstream file(part, std::ios::binary | std::ios::trunc);
@@ -125,8 +126,9 @@ int run(const Arguments& arguments, const std::function<MakeSample(const Questio
   progress.clear();
   if (counts.kept < options.count) {
     std::filesystem::remove(part);
-    user_error("{}: only {} different samples can be made of it ({} were near duplicates, {} tries came to nothing): --count {} or less", path,
-               counts.kept, counts.near_duplicates, counts.empty, counts.kept);
+    const std::string found = fmt::format("{} were near duplicates, {} tries came to nothing", counts.near_duplicates, counts.empty);
+    if (counts.kept == 0) user_error("{}: no such sample can be made of it ({}); other --styles or --clues may", path, found);
+    user_error("{}: only {} different samples can be made of it ({}): --count {} or less", path, counts.kept, found, counts.kept);
   }
   std::filesystem::rename(part, output);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -139,23 +141,24 @@ int run(const Arguments& arguments, const std::function<MakeSample(const Questio
 }  // namespace
 
 std::vector<Option> offline_options() {
-  return {
-      {"--obfuscation",
-       Takes::one_value,
-       "",
-       "offline: how clues are said: relation and value (0), a phrase with the value (1, the default), or as 1 with entities in clues described (2)",
-       {"0", "1", "2"},
-       false},
-      {"--styles", Takes::values, "STYLE", "offline: of questions (default: all)", {std::begin(kStyleNames), std::end(kStyleNames)}, false},
-      {"--split",
-       Takes::one_value,
-       "",
-       "offline: which entities may be asked for: all (default), or by a hash of their names those to train on, or the held-out ones",
-       {"all", "train", "heldout"},
-       false},
-      {"--heldout-share", Takes::one_value, "SHARE", "offline: of the entities (default 0.1)", {}, false},
-      {"--clues", Takes::one_value, "A..B", "offline: how many name an entity (default 2..3)", {}, false},
-      {"--threads", Takes::one_value, "N", "offline: default: all cores; the result does not depend on it", {}, false}};
+  return {{"--obfuscation",
+           Takes::one_value,
+           "",
+           "offline: how clues are said: relation and value (0), a phrase with the value (1, the default), or as 1 with packages in the clues of "
+           "planning "
+           "and reasoning described by clues of their own (2)",
+           {"0", "1", "2"},
+           false},
+          {"--styles", Takes::values, "STYLE", "offline: of questions (default: all)", {std::begin(kStyleNames), std::end(kStyleNames)}, false},
+          {"--split",
+           Takes::one_value,
+           "",
+           "offline: which entities may be asked for: all (default), or by a hash of their names those to train on, or the held-out ones",
+           {"all", "train", "heldout"},
+           false},
+          {"--heldout-share", Takes::one_value, "SHARE", "offline: of the entities (default 0.1)", {}, false},
+          {"--clues", Takes::one_value, "A..B", "offline: how many name an entity (default 2..3)", {}, false},
+          {"--threads", Takes::one_value, "N", "offline: default: all cores; the result does not depend on it", {}, false}};
 }
 
 std::vector<Option> offline_fas_options() {

@@ -7,6 +7,16 @@
 namespace af {
 namespace {
 
+// The clues of an entity that a clue describes, which has to be found before all else; nullptr: there is none.
+const std::vector<int>* described_clue(const Question& question) {
+  for (const Subject& subject : question.subjects) {
+    for (const std::vector<int>& inner : subject.inner) {
+      if (!inner.empty()) return &inner;
+    }
+  }
+  return nullptr;
+}
+
 Sample sample_of(const char* kind, const Question& question, const FactIndex& index) {
   Sample sample;
   sample.kind = kind, sample.style = kStyleNames[int(question.style)], sample.answer = question.answer, sample.teacher = "offline";
@@ -25,14 +35,24 @@ OfflinePlanner::OfflinePlanner(const QuestionMaker& maker, const Wording& wordin
 std::string OfflinePlanner::analysis(const Question& q, Dice& dice) const {
   const std::string& noun = wording_.noun();
   const std::string ask = q.ask >= 0 ? wording_.words(q.ask) : "", link = q.link >= 0 ? wording_.link(q.link, dice) : "";
-  const auto values = [&](std::vector<int> facts) {
-    dice.shuffle(facts);
-    std::vector<std::string> said;
-    for (const int fact : facts) {
-      const std::string& relation = wording_.words(index_.relation_of(fact));
-      said.push_back(expand("{$v|$r $v|$v as $r|$v ($r)|$r: $v}", dice, {{'v', index_.value(fact)}, {'r', relation}}));
+  const auto said = [&](int fact) {
+    const std::string& relation = wording_.words(index_.relation_of(fact));
+    return expand("{$v|$r $v|$v as $r|$v ($r)|$r: $v}", dice, {{'v', index_.value(fact)}, {'r', relation}});
+  };
+  const auto values = [&](const Subject& subject) {
+    std::vector<std::string> all;
+    for (std::size_t i = 0; i < subject.clues.size(); ++i) {
+      if (subject.inner.empty() || subject.inner[i].empty()) {
+        all.push_back(said(subject.clues[i]));
+        continue;
+      }
+      std::vector<std::string> inner;
+      for (const int fact : subject.inner[i]) inner.push_back(said(fact));
+      all.push_back(expand("{as $r|for $r|$r:} {a $n|something} {with|that has} $i", dice,
+                           {{'r', wording_.words(index_.relation_of(subject.clues[i]))}, {'n', noun}, {'i', listed(inner)}}));
     }
-    return listed(said);
+    dice.shuffle(all);
+    return listed(all);
   };
   std::string hidden, named;  // of the subjects
   for (const Subject& subject : q.subjects) {
@@ -43,13 +63,15 @@ std::string OfflinePlanner::analysis(const Question& q, Dice& dice) const {
           hidden.empty()
               ? "{The $n is not named|No name is given|The name is hidden|I do not know which $n this is|First: which $n}{, only clues|}: $c. "
               : "{The other one|The second $n} {is hidden too|has clues too|has to be found as well}: $c. ";
-      hidden += expand(form, dice, {{'n', noun}, {'c', values(subject.clues)}});
+      hidden += expand(form, dice, {{'n', noun}, {'c', values(subject)}});
     }
   }
   if (!named.empty()) named = expand("{Named outright|Known by name|Given}: $x. ", dice, {{'x', named}});
-  const std::string facts = q.facts.empty() ? "" : values(q.facts);
+  const std::string facts = q.facts.empty() ? "" : values({-1, q.facts, {}});
   const Slots slots = {{'n', noun}, {'a', ask}, {'l', link}, {'f', facts}};
   std::string text = hidden + named;
+  if (described_clue(q))
+    text += expand("{First of all, the $n inside the clues|That $n in the clues comes first|Begin with the $n that a clue describes}. ", dice, slots);
   switch (q.operation) {
     case Operation::value:
       if (q.style == Style::navigation) {
@@ -113,7 +135,10 @@ std::string OfflinePlanner::first_call(const Question& q, Dice& dice) const {
     return wording_.query(facts);
   };
   if (q.operation == Operation::count) queries.push_back(query(q.facts));
+  const std::vector<int>* first = described_clue(q);
+  if (first) queries.push_back(query(*first));
   for (const Subject& subject : q.subjects) {
+    if (first) break;
     const std::string text = subject.clues.empty() ? index_.name(subject.entity) : query(subject.clues);
     queries.push_back(subject.clues.empty() && q.ask >= 0 ? expand("{$t|$t $a}", dice, {{'t', text}, {'a', wording_.words(q.ask)}}) : text);
   }

@@ -142,11 +142,22 @@ std::optional<Question> QuestionMaker::make(Style style, int entity, Dice& dice)
   if (question) {
     question->style = style;
     if (!in_split(question->target)) return std::nullopt;
-    for (const Subject& subject : question->subjects) {
+    for (Subject& subject : question->subjects) {
       if (!in_split(subject.entity)) return std::nullopt;
+      describe(subject, dice);
     }
   }
   return question;
+}
+
+void QuestionMaker::describe(Subject& subject, Dice& dice) const {
+  if (options_.described_share == 0) return;
+  for (const int clue : subject.clues) {
+    subject.inner.emplace_back();
+    const int named = index_.linked(clue);
+    if (named < 0 || named == subject.entity || !dice.chance(options_.described_share)) continue;
+    if (auto clues = identify(named, {}, dice)) subject.inner.back() = std::move(*clues);
+  }
 }
 
 std::optional<Question> QuestionMaker::factual(int entity, Dice& dice) const {

@@ -18,7 +18,8 @@ inline constexpr int kStyles = 5;
 
 struct Subject {
   int entity = -1;
-  std::vector<int> clues = {};  // facts; empty: the entity is named outright
+  std::vector<int> clues = {};               // facts; empty: the entity is named outright
+  std::vector<std::vector<int>> inner = {};  // of each clue: the clues by which the entity is described that it names; empty: named
 };
 
 enum class Operation {
@@ -45,6 +46,7 @@ struct QuestionOptions {
   Split split = Split::all;
   double heldout_share = 0.1;  // of the entities, by a hash of their names
   int least_clues = 2, most_clues = 3;
+  double described_share = 0;  // of the entities that clues of make() name: described by clues of their own instead
 };
 
 class QuestionMaker {
@@ -74,6 +76,7 @@ class QuestionMaker {
 
  private:
   bool minimal(const std::vector<int>& facts) const;
+  void describe(Subject& subject, Dice& dice) const;
   std::optional<Question> factual(int entity, Dice& dice) const;
   std::optional<Question> numerical(int entity, Dice& dice) const;
   std::optional<Question> multi_hop(int entity, Dice& dice) const;

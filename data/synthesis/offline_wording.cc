@@ -78,7 +78,7 @@ std::string listed(const std::vector<std::string>& what) {
   return out;
 }
 
-Wording::Wording(const QuestionMaker& maker, int obfuscation) : maker_(maker), index_(maker.index()), obfuscation_(obfuscation), noun_("record") {
+Wording::Wording(const FactIndex& index, Clues clues) : index_(index), said_(clues), noun_("record") {
   for (int r = 0; r < index_.relations(); ++r) {
     const std::string name = normal(index_.relation(r).name);
     const Known* known = nullptr;
@@ -96,22 +96,12 @@ std::string Wording::goal(int relation) const {
   return plain == "maintainer" ? "maintained by" : plain;
 }
 
-std::string Wording::phrase(int fact, const std::string& value, Dice& dice) const {
-  const int relation = index_.relation_of(fact);
-  if (obfuscation_ == 0) return "has " + plain_words(index_.relation(relation).name) + " " + value;
+std::string Wording::phrase(int relation, const std::string& value, Dice& dice) const {
+  if (said_ == Clues::bare) return "has " + plain_words(index_.relation(relation).name) + " " + value;
   return expand(forms_[relation], dice, {{'v', value}});
 }
 
-std::string Wording::clue(int fact, Dice& dice) const {
-  if (obfuscation_ == 2 && index_.linked(fact) >= 0) {
-    if (const auto own = maker_.identify(index_.linked(fact), {}, dice)) {
-      std::vector<std::string> phrases;
-      for (const int f : *own) phrases.push_back(phrase(f, index_.value(f), dice));
-      return phrase(fact, "the " + noun_ + " that " + listed(phrases), dice);
-    }
-  }
-  return phrase(fact, index_.value(fact), dice);
-}
+std::string Wording::clue(int fact, Dice& dice) const { return phrase(index_.relation_of(fact), index_.value(fact), dice); }
 
 std::string Wording::clues(const std::vector<int>& facts, Dice& dice) const {
   std::vector<std::string> phrases;
@@ -121,11 +111,21 @@ std::string Wording::clues(const std::vector<int>& facts, Dice& dice) const {
 
 std::string Wording::subject(const Subject& subject, Dice& dice) const {
   if (subject.clues.empty()) return index_.name(subject.entity);
-  return expand("{the|the one|the only|that} $n {that|which} $c", dice, {{'n', noun_}, {'c', clues(subject.clues, dice)}});
+  std::vector<std::string> phrases;
+  for (std::size_t i = 0; i < subject.clues.size(); ++i) {
+    const int fact = subject.clues[i];
+    if (subject.inner.empty() || subject.inner[i].empty()) {
+      phrases.push_back(clue(fact, dice));
+    } else {
+      phrases.push_back(phrase(index_.relation_of(fact), "{a|the} " + noun_, dice));
+      phrases.back() = expand(phrases.back(), dice) + expand(" {that|which} $c", dice, {{'c', clues(subject.inner[i], dice)}});
+    }
+  }
+  return expand("{the|the one|the only|that} $n {that|which} $c", dice, {{'n', noun_}, {'c', listed(phrases)}});
 }
 
 std::string Wording::link(int relation, Dice& dice) const {
-  std::string text = obfuscation_ == 0 ? "has " + plain_words(index_.relation(relation).name) + " " : expand(forms_[relation], dice, {{'v', ""}});
+  std::string text = phrase(relation, "", dice);
   while (!text.empty() && text.back() == ' ') text.pop_back();
   return text;
 }
@@ -155,7 +155,7 @@ std::string Wording::question(const Question& q, Dice& dice) const {
         constexpr std::array forms = {
             "{Take|Consider|Find|Look for} $s. {What is|Which is} the $a of {the $n that it $l|what it $l}?",
             "{What is|Which is} the $a of {the $n that|what} $s $l?",
-            "$S $l {another $n|one more $n|a second $n}{; what is|; which is|. Find|. Name} {its $a|the $a of that one}.",
+            "$S $l {another $n|one more $n|a second $n}{; what is its $a?|; which $a does it have?|. Find the $a of that one.|. Name its $a.}",
             "{There is|We have|I know of} $s, and it $l {something|another one|one other}: {tell me|I need|look up} the $a of {the latter|that}."};
         return expand(dice.pick(forms), dice, slots);
       } else {

@@ -1,7 +1,5 @@
-// How facts, subjects and questions are said. Clues are oblique to a degree:
-//   0  the relation and the value as they stand: "section mail"
-//   1  a phrase with the value: "belongs to the mail section"
-//   2  as 1, and an entity in a clue is described by clues of its own: "depends on a package that .."
+// How facts, subjects and questions are said: obliquely or not. Bare: "has section mail"; else a phrase: "belongs to the section
+// mail". An entity that a clue names may be described by clues of its own (QuestionOptions::described_share).
 #pragma once
 #include <string>
 #include <vector>
@@ -13,7 +11,8 @@ namespace af {
 
 class Wording {
  public:
-  Wording(const QuestionMaker& maker, int obfuscation);
+  enum class Clues { bare, phrases };
+  Wording(const FactIndex& index, Clues clues);
 
   const std::string& noun() const { return noun_; }                          // "package", or "record" where nothing is known of the relations
   const std::string& words(int relation) const { return words_[relation]; }  // "installed size"
@@ -26,10 +25,9 @@ class Wording {
   std::string link(int relation, Dice& dice) const;        // "depends on"
 
  private:
-  std::string phrase(int fact, const std::string& value, Dice& dice) const;
-  const QuestionMaker& maker_;
+  std::string phrase(int relation, const std::string& value, Dice& dice) const;
   const FactIndex& index_;
-  int obfuscation_;
+  Clues said_;
   std::string noun_;
   std::vector<std::string> words_, forms_;  // of a relation; forms_: template of its clue with $v
 };

@@ -186,8 +186,8 @@ TEST_F(OfflineQuestions, NoSplitAsksForTheOthersEntities) {
 
 TEST_F(OfflineQuestions, WordsHoldWhatDecides) {
   const QuestionMaker maker(index, {});
-  for (const int obfuscation : {0, 1}) {
-    const Wording wording(maker, obfuscation);
+  for (const auto clues : {Wording::Clues::bare, Wording::Clues::phrases}) {
+    const Wording wording(index, clues);
     for (int i = 0; i < 300; ++i) {
       Dice dice(9, std::uint64_t(i));
       const auto question = maker.make(Style(i % kStyles), maker.random_entity(dice), dice);
@@ -205,15 +205,25 @@ TEST_F(OfflineQuestions, WordsHoldWhatDecides) {
 }
 
 TEST_F(OfflineQuestions, EntitiesInCluesCanBeDescribed) {
-  const QuestionMaker maker(index, {});
-  const Wording wording(maker, 2);
-  int hidden = 0, links = 0;
-  for (int fact = 0; fact < index.facts(); ++fact) {
-    if (index.linked(fact) < 0) continue;
-    Dice dice(10, std::uint64_t(fact));
-    ++links, hidden += wording.clue(fact, dice).find(index.value(fact)) == std::string::npos;
+  const QuestionMaker maker(index, {.described_share = 0.7});
+  const Wording wording(index, Wording::Clues::phrases);
+  int described = 0;
+  for (int i = 0; i < 400; ++i) {
+    Dice dice(10, std::uint64_t(i));
+    const auto question = maker.make(Style::factual, maker.random_entity(dice), dice);
+    if (!question) continue;
+    const Subject& subject = question->subjects[0];
+    ASSERT_EQ(subject.inner.size(), subject.clues.size());
+    const std::string text = wording.question(*question, dice);
+    for (std::size_t k = 0; k < subject.clues.size(); ++k) {
+      if (subject.inner[k].empty()) continue;
+      ++described;
+      EXPECT_EQ(check.problem_of({index.linked(subject.clues[k]), subject.inner[k], {}}), "");
+      EXPECT_EQ(text.find(index.value(subject.clues[k])), std::string::npos) << text;
+      for (const int fact : subject.inner[k]) EXPECT_NE(text.find(index.value(fact)), std::string::npos) << text;
+    }
   }
-  EXPECT_GT(hidden, links / 2);
+  EXPECT_GT(described, 30);
 }
 
 TEST(OfflineFacts, ValuesAreCleanedAndRepetitionsCountOnce) {

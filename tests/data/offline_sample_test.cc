@@ -16,7 +16,7 @@ namespace {
 struct Fixture : testing::Test {
   FactIndex index = toy_index(toy_facts(1500, 3));
   QuestionMaker maker{index, {}};
-  Wording wording{maker, 1};
+  Wording wording{index, Wording::Clues::phrases};
   WorldAccess world = toy_world(index);
   OfflinePlanner planner{maker, wording, world.page_url};
   ToolSet tools = ToolSet::built_in();
