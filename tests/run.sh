@@ -136,10 +136,8 @@ if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
   script "$build/tests/fuzz_readers" --count 100
   begin "corpus: 20 MB"
   script python3 tests/data/corpus_suite.py "$build/bin"
-  begin "synthesis: the teacher's endpoint, which fails"
-  script python3 tests/synthesis/endpoint_suite.py "$build"
-  begin "synthesis: offline, verified by brute force"
-  script python3 tests/synthesis/offline_suite.py "$build"
+  begin "synthesis: its suites, in three minutes"
+  script python3 tests/synthesis/run.py "$build"
   if [ $with_oracle = yes ] && [ -z "$full" ]; then oracle; fi
 else
   must quietly cmake --preset cpu
