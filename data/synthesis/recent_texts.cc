@@ -18,7 +18,7 @@ std::uint64_t numbers_of(std::string_view text) {
   std::string digits;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] < '0' || text[i] > '9') continue;
-    if (i > 0 && (text[i - 1] < '0' || text[i - 1] > '9')) digits += ' ';
+    if (!digits.empty() && (text[i - 1] < '0' || text[i - 1] > '9')) digits += ' ';
     digits += text[i];
   }
   return hash64(digits);
