@@ -130,6 +130,8 @@ class Generate {
     for (const std::string& stop : agent_.stop)
       if (stop.empty()) user_error("--stop: an empty string stands everywhere");
     tools_ = arguments.has("--tool-schemas") ? ToolSet::from_file(arguments.value("--tool-schemas")) : ToolSet::built_in();
+    world_.results = int(std::min<std::int64_t>(positive_integer(arguments, "--results", world_.results), 1000));
+    world_.statements = std::size_t(positive_integer(arguments, "--statements", std::int64_t(world_.statements)));
     settings_.sampling = {number_in(arguments, "--temperature", 0, 0, 100), number_in(arguments, "--top-p", 1, 1e-6, 1),
                           number_in(arguments, "--repetition-penalty", 1, 0.01, 100)};
     if (samples_ > 1 && settings_.sampling.temperature == 0) user_error("--samples {}: at --temperature 0 all attempts are the same", samples_);
@@ -140,7 +142,7 @@ class Generate {
 
   int run() {
     Memory memory = Memory::open(arguments_.value("--tools"), Memory::Mode::read);
-    World world(memory);
+    World world(memory, world_);
     const ToolCaller call = [&](const ToolCall& c) { return world.call(c); };
     EvalModel model = eval_model_from(arguments_, job_.device);
     const std::unique_ptr<Tokenizer> tokenizer = eval_tokenizer_from(arguments_, model);
@@ -238,6 +240,7 @@ class Generate {
   std::vector<AskedQuestion> questions_;
   std::int64_t samples_ = 1, tasks_ = 0;
   AgentSettings agent_;
+  WorldOptions world_;
   ToolSet tools_;
   GeneratorSettings settings_;
   std::vector<Attempt> attempts_;              // question by question
@@ -252,6 +255,8 @@ Command generate_command() {
       options.end(),
       {{"--input", Takes::values, "FILE", "questions, JSON lines: {\"question\", \"answer\": a text or a list of right ones, \"id\"}, or samples of af_synth", {}, true},
        {"--tools", Takes::one_value, "MEMORY.db", "the memory of af_synth that answers search and visit", {}, true},
+       {"--results", Takes::one_value, "N", "of a search (default 10); as in the training data: af_synth has gives 3", {}, false},
+       {"--statements", Takes::one_value, "N", "of a page, those that fit the goal best (default 30); likewise", {}, false},
        {"--tool-schemas", Takes::one_value, "FILE.json", "the tools that the model may call, in OpenAI's format (default: the built-in ones)", {}, false},
        {"--format", Takes::one_value, "", "how a question is put: as chat messages (default), as FAS text, or as HAS text, whose options are begun for the model",
         {"chat", "text", "has"}, false},
