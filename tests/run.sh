@@ -138,10 +138,6 @@ if [ -z "$full" ] || [ "$full" = "$full_suites" ]; then
   script python3 tests/data/corpus_suite.py "$build/bin"
   begin "synthesis: its suites, in three minutes"
   script python3 tests/synthesis/run.py "$build"
-  begin "synthesis: the teacher's endpoint, which fails"
-  script python3 tests/synthesis/endpoint_suite.py "$build"
-  begin "synthesis: from data to answers, and how they are counted"
-  script python3 tests/synthesis/eval_suite.py "$build"
   if [ $with_oracle = yes ] && [ -z "$full" ]; then oracle; fi
 else
   must quietly cmake --preset cpu
