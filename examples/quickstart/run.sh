@@ -12,25 +12,30 @@ step "1. packages and build"
 .ci/packages.sh
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
 cmake --preset cpu >/dev/null
-cmake --build --preset cpu --target af_train af_data af_checkpoint
+cmake --build --preset cpu --target af_train af_data af_synth af_checkpoint
 export PATH=$root/build/cpu/bin:$PATH
 
-step "2. data: documents from the Debian package index of this machine, as tokens"
+step "2. data: a memory of this machine's package index, questions and trajectories made of it, as tokens"
 mkdir -p "$out"
 cd "$out"
 if [ ! -e heldout.h5 ]; then
-  apt-cache dumpavail >index.tmp 2>/dev/null || true
-  if [ "$(wc -c <index.tmp)" -lt 1000000 ]; then  # a machine whose package lists were never fetched
+  apt-cache dumpavail >index.txt 2>/dev/null || true
+  if [ "$(wc -c <index.txt)" -lt 1000000 ]; then  # a machine whose package lists were never fetched
     if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
-    apt-cache dumpavail >index.tmp
+    apt-cache dumpavail >index.txt
   fi
-  python3 "$here/documents.py" . <index.tmp
-  rm index.tmp
-  for source in pages trajectories surveys heldout; do
+  rm -f mem.db
+  af_synth memory --debian-index index.txt --output mem.db
+  rm index.txt
+  af_synth fas --teacher offline --memory mem.db --split train --count 2000 --output fas.jsonl
+  af_synth has --teacher offline --memory mem.db --split train --count 600 --options 2..3 --most-bytes 3000 --output has.jsonl
+  af_synth has --teacher offline --memory mem.db --split train --count 150 --options 4..6 --most-bytes 12000 --seed 2 --output has_long.jsonl
+  af_synth has --teacher offline --memory mem.db --split heldout --count 60 --options 2..3 --most-bytes 3000 --output heldout.jsonl
+  for source in fas has has_long heldout; do
     af_data tokenize --tokenizer bytes --input $source.jsonl --output $source.h5
   done
 fi
-baseline=$(af_data inspect pages.h5 --bigram heldout.h5 | tail -n 1)
+baseline=$(af_data inspect has.h5 --bigram heldout.h5 | tail -n 1)
 echo "$baseline"
 
 step "3. the plan"
@@ -62,7 +67,8 @@ what to look at next, in examples/quickstart/out:
 what to do next:
   af_train ../quickstart.yaml output_dir=run2 stages.0.lr.lr=1e-3     another learning rate
   af_train YOURS.yaml --dry-run                                       will it fit, how long will it take
-  af_data tokenize --help                                             your own documents""")
+  af_data tokenize --help                                             your own documents
+  ../../agentic_cpt/run.sh                                            does it choose better actions afterwards?""")
 if heldout[-1]["lm_loss"] >= bigram:
     sys.exit("the held-out loss does not beat the bigram model")
 PYTHON
