@@ -306,6 +306,25 @@ TEST_F(Checkpoint, HuggingFaceFoldersAreImportedInAnyLayout) {
   }
 }
 
+// What is asked of a disk beforehand is what is written, and little more.
+TEST_F(Checkpoint, AShardTakesTheRoomThatWasAskedFor) {
+  EXPECT_EQ(most_shard_bytes({}, DType::f32, 3), 0);
+  fs::create_directories(root);
+  for (const int tensors : {1, 5, 700}) {
+    ShardTable table;
+    for (int i = 0; i < tensors; ++i)
+      for (std::int64_t row : {0, 7}) table.add(fmt::format("model.layers.{}.mlp.experts.gate_up_proj.weight", i), {{20, 30}}, {row, 2, 0, 30});
+    const std::string path = fmt::format("{}/{}.h5", root, tensors);
+    ShardWriter writer(path, DType::f32, 3, table);
+    const std::vector<float> values(std::size_t(table.elements));
+    for (int s = 0; s < 3; ++s) writer.append(s, values.data(), table.elements);
+    const std::int64_t bytes = writer.finish().bytes, asked = most_shard_bytes(table, DType::f32, 3);
+    EXPECT_EQ(bytes, std::int64_t(fs::file_size(path)));
+    EXPECT_LE(bytes, asked);
+    EXPECT_GE(bytes, asked - (1 << 16));
+  }
+}
+
 TEST_F(Checkpoint, AnErrorOfOneRankIsThrownOnAll) {
   const ToyConfig toy;
   const MeshShape shape = {1, 1, 2, 2, 1, 2};
