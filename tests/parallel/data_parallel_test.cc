@@ -148,7 +148,7 @@ Outcome train(const MeshShape& shape, const Options& options) {
         outcome.skipped.push_back(result.skipped);
       }
     }
-    if (options.fault.what == CommFault::What::early_wait) std::this_thread::sleep_for(std::chrono::milliseconds(4 * options.fault.delay_ms));
+    if (options.fault.what == CommFault::What::early_wait) std::this_thread::sleep_for(std::chrono::milliseconds(10 * options.fault.delay_ms));
     world.barrier().wait();
     std::lock_guard lock(mutex);
     collect_values(rank.set, outcome);
@@ -298,8 +298,12 @@ TEST(DataParallel, MutantsAreCaught) {
   const Options options;
   const Outcome one = reference(shape, options);
   const auto caught = [&](const char* what, const Options& mutant) {
-    const Outcome outcome = train(shape, mutant);
-    EXPECT_TRUE(!(value_difference(outcome, one) < 1e-12) || !(norm_difference(outcome, one) < 1e-12)) << what;
+    bool seen = false;
+    for (int trial = 0; trial < 5 && !seen; ++trial) {  // on a busy machine a rank may come so late that what it did not wait for is there
+      const Outcome outcome = train(shape, mutant);
+      seen = !(value_difference(outcome, one) < 1e-12) || !(norm_difference(outcome, one) < 1e-12);
+    }
+    EXPECT_TRUE(seen) << what;
   };
   Options counted = options;
   counted.count_copies = true;
