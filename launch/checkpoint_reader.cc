@@ -72,6 +72,12 @@ void CheckpointReader::read(OptimizerState state, std::span<const Want> wants) {
   }
 }
 
+std::int64_t CheckpointReader::bytes_read() const {
+  std::int64_t sum = 0;
+  for (const ShardReader& shard : shards_) sum += shard.bytes_read();
+  return sum;
+}
+
 void CheckpointReader::read_rows(OptimizerState state, const std::string& tensor, std::int64_t row_begin, const Tensor& out) {
   AF_CHECK(out.dtype == dtype(), "{}: {} read as {}", path_, name_of(dtype()), name_of(out.dtype));
   const Want want{&tensor, {row_begin, out.rows(), 0, out.numel() / out.rows()}, out.data, out.numel() / out.rows()};

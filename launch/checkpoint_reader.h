@@ -34,6 +34,7 @@ class CheckpointReader {
     std::int64_t pitch;
   };
   void read(OptimizerState state, std::span<const Want> wants);
+  std::int64_t bytes_read() const;  // of the states, so far
   // Whole rows of a tensor, as a TensorSource gives them: out [rows, cols].
   void read_rows(OptimizerState state, const std::string& tensor, std::int64_t row_begin, const Tensor& out);
 

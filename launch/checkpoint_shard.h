@@ -91,16 +91,17 @@ class ShardReader {
   const ShardTable& table() const { return table_; }
   const std::string& path() const { return file_.path(); }
   std::int64_t blocks() const { return (table_.elements + kBlockElements - 1) / kBlockElements; }
+  std::int64_t bytes_read() const { return bytes_read_; }  // of the states
   // Elements [begin, begin + count) of a state; every block that they touch is read and checked.
   void read(int state, std::int64_t begin, std::int64_t count, void* out);
   void check_block(int state, std::int64_t block);  // reads it, for the check alone
 
  private:
-  void read_block(int state, std::int64_t block, char* out) const;
+  void read_block(int state, std::int64_t block, char* out);
   std::int64_t block_size(std::int64_t block) const { return std::min(kBlockElements, table_.elements - block * kBlockElements); }
 
   RawFile file_;
-  std::int64_t element_size_, data_offset_;
+  std::int64_t element_size_, data_offset_, bytes_read_ = 0;
   ShardTable table_;
   std::vector<std::uint32_t> checksums_;  // [states, blocks]
   std::vector<char> kept_;                // the last block of which only a part was asked for

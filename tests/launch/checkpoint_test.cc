@@ -182,6 +182,39 @@ TEST_F(Checkpoint, EachOfEightLayoutsIsReadInEachOfEight) {
   }
 }
 
+// What a rank reads of a checkpoint is its own part, and what else stands in the blocks at that part's edges (a checksum is of a whole block).
+TEST_F(Checkpoint, ARankReadsItsPart) {
+  ToyConfig toy;
+  toy.vocab = 8192, toy.hidden = 256;
+  {
+    Rank one(toy, {}, Comm());
+    one.fill_known();
+    EXPECT_EQ(save(one, root, state()), "");
+  }
+  std::int64_t all = 0;
+  const MeshShape shape = {1, 1, 4, 1, 1, 1};
+  std::vector<std::int64_t> read(std::size_t(shape.world())), own(read.size());
+  run_ranks(shape.world(), {}, [&](const Comm& world) {
+    Rank rank(toy, shape, world);
+    CheckpointReader reader(root + "/one-12");
+    std::vector<CheckpointReader::Want> wants;
+    std::vector<float> out(std::size_t(rank.set.numel()));
+    std::int64_t n = 0;
+    const std::vector<StatePiece> pieces = pieces_of(rank.set, Held::all);
+    for (const StatePiece& piece : pieces) {
+      wants.push_back({&piece.slab->name, piece.where, out.data() + n, piece.where.cols});
+      n += piece.where.numel();
+    }
+    reader.read(OptimizerState::exp_avg, wants);
+    read[std::size_t(world.rank())] = reader.bytes_read(), own[std::size_t(world.rank())] = 4 * n;
+    if (world.rank() == 0) all = 4 * reader.manifest().elements();
+  });
+  for (std::size_t r = 0; r < read.size(); ++r) {
+    EXPECT_LT(own[r], all / 3);
+    EXPECT_LE(read[r], own[r] + 2 * 2 * 4 * kBlockElements) << r;  // its parts of embedding and head have two edges each
+  }
+}
+
 // HF -> a checkpoint of 8 ranks (TP 2, PP 2, EP 2) -> HF: the same bytes.
 TEST_F(Checkpoint, HuggingFaceThroughALayoutAndBack) {
   const ToyConfig toy;
