@@ -19,7 +19,9 @@ def main():
     for suite in sorted(HERE.glob("*_suite.py")):
         begin = time.time()
         print(f"-- {suite.name}", flush=True)
-        process = subprocess.run([sys.executable, suite, sys.argv[1]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        build = pathlib.Path(sys.argv[1])
+        folder = build / "bin" if "FOLDER_OF_PROGRAMS" in suite.read_text() else build  # as its usage says
+        process = subprocess.run([sys.executable, suite, folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         *said, last = process.stdout.rstrip("\n").split("\n")
         count = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", last)
         print("\n".join(said if count else said + [last]))
