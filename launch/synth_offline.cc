@@ -23,7 +23,8 @@
 namespace af {
 namespace {
 
-constexpr int kTries = 40;  // to make a trajectory of a given number and style
+constexpr std::size_t kStyleTries = 4;  // to make a question of one style about one entity
+constexpr int kTries = 40;              // to make a trajectory of a given number and style
 
 double share_of(const Arguments& arguments, const std::string& option, double otherwise) {
   if (!arguments.has(option)) return otherwise;
@@ -195,8 +196,8 @@ int run_fas_offline(const Arguments& arguments) {
       Dice entity_dice(seed, hash_name(fmt::format("entity {}", number / per_entity))), dice(seed, hash_name(fmt::format("fas {}", number)));
       const int entity = maker.random_entity(entity_dice);
       const bool reasoning = dice.chance(reasoning_share);
-      for (std::size_t s = 0; s < 2 * styles.size(); ++s) {
-        const Style style = styles[(std::size_t(number % per_entity) + s) % styles.size()];
+      for (std::size_t s = 0; s < kStyleTries * styles.size(); ++s) {  // the style whose turn it is, then the others
+        const Style style = styles[(std::size_t(number % per_entity) + s / kStyleTries) % styles.size()];
         const std::optional<Question> question = maker.make(style, entity, dice);
         if (!question) continue;
         std::optional<Sample> sample = reasoning ? planner->reasoning(*question, dice) : std::optional(planner->planning(*question, dice));

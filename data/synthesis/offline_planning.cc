@@ -126,7 +126,7 @@ std::string OfflinePlanner::first_call(const Question& q, Dice& dice) const {
     Json urls;
     urls.push_back(page_url_(q.subjects[0].entity));
     arguments.set("url", std::move(urls));
-    arguments.set("goal", expand("{what it $l|find what it $l|follow: $l}", dice, {{'l', wording_.link(q.link, dice)}}));
+    arguments.set("goal", wording_.goal(q.link));
     return tool_call_text({"visit", std::move(arguments), {}});
   }
   Json queries;
@@ -157,17 +157,22 @@ Sample OfflinePlanner::planning(const Question& question, Dice& dice) const {
 std::optional<Sample> OfflinePlanner::reasoning(const Question& q, Dice& dice) const {
   if (q.operation != Operation::value || q.subjects[0].clues.empty()) return std::nullopt;
   const Subject& subject = q.subjects[0];
-  // The guess: another entity with the first clue, which lacks another one; its value stands in for the answer.
+  // The guess: an entity with the first clue, mostly another one, which lacks one of the others; its value stands in for the answer.
   const int fact = subject.clues[0];
-  const int other = dice.pick(index_.entities_of(fact));
-  int lacking = -1;
+  int other = -1, lacking = -1;
+  std::string guess;
+  for (int tries = 0; tries < 8 && guess.empty(); ++tries) {
+    other = dice.pick(index_.entities_of(fact));
+    const int link = q.link < 0 ? -1 : index_.only(other, q.link);
+    const int next = q.link < 0 ? other : link < 0 ? -1 : index_.linked(link);
+    const int value = next < 0 ? -1 : index_.only(next, q.ask);
+    if (value < 0 || (other != subject.entity && index_.value(value) == q.answer)) continue;
+    guess = index_.value(value);
+  }
+  if (guess.empty()) return std::nullopt;
   for (const int clue : subject.clues) {
     if (!index_.has(other, clue)) lacking = clue;
   }
-  const int guessed_next = q.link < 0 ? other : index_.only(other, q.link) < 0 ? -1 : index_.linked(index_.only(other, q.link));
-  if (guessed_next < 0 || index_.only(guessed_next, q.ask) < 0) return std::nullopt;
-  const std::string guess = index_.value(index_.only(guessed_next, q.ask));
-  if (other != subject.entity && guess == q.answer) return std::nullopt;
 
   const std::string &noun = wording_.noun(), &name = index_.name(subject.entity), &ask = wording_.words(q.ask);
   const std::string& target = index_.name(q.target);

@@ -214,6 +214,18 @@ def with_a_give_away(samples: list[dict]) -> list[dict]:
     return out
 
 
+def by_copying(samples: list[dict]) -> tuple[float, float]:
+    """(accuracy of choosing the option most of whose words stood in the question or in what came back before, chance); of good trajectories."""
+    right, chance, decisions = 0.0, 0.0, 0
+    for sample in (s for s in samples if s["outcome"]):
+        for (options, chosen), decision in zip(decisions_of(sample), sample["decisions"]):
+            seen = {w for s in sample["segments"][: decision["segment"]] if s["role"] in ("user", "observation") for w in re.findall(r"[\w+-]+", s["text"])}
+            shares = [len(words & seen) / len(words) for words in (set(re.findall(r"[\w+-]+", option)) for option in options)]
+            best = [i for i, share in enumerate(shares) if share == max(shares)]
+            right, chance, decisions = right + (chosen in best) / len(best), chance + 1 / len(options), decisions + 1
+    return right / decisions, chance / decisions
+
+
 def main() -> int:
     begin = time.time()
     index = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout if FULL else synthetic_index(5000)
@@ -249,6 +261,8 @@ def main() -> int:
     error = (chance * (1 - chance) / decisions) ** 0.5
     print(f"words of the options alone: {100 * accuracy:.2f} % of {decisions} decisions, chance {100 * chance:.2f} % (standard error {100 * error:.2f})")
     check("options alone say nothing: within 3 points of chance", [accuracy - chance] if abs(accuracy - chance) > 0.03 else [])
+    accuracy, chance = by_copying(has)
+    check("question and observations decide: copied words alone tell far more than chance", [] if accuracy > chance + 0.2 else [accuracy, chance])
     accuracy, chance, decisions = accuracy_above_chance(with_a_give_away(has))
     check("the classifier finds a give-away", [] if accuracy - chance > 0.03 else [accuracy - chance])
 
