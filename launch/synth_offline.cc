@@ -180,6 +180,12 @@ std::vector<Option> offline_has_options() {
   options.push_back({"--failed-share", Takes::one_value, "SHARE", "offline: of trajectories that end with a wrong answer (default 0.25)", {}, false});
   options.push_back({"--results", Takes::one_value, "N", "offline: of a search (default 3)", {}, false});
   options.push_back({"--statements", Takes::one_value, "N", "offline: of a page, those that fit the goal best (default 3)", {}, false});
+  options.push_back({"--thoughts",
+                     Takes::one_value,
+                     "",
+                     "offline: of options: full (default), or brief ones that leave it to call and answer to say what the option is: fewer tokens",
+                     {"full", "brief"},
+                     false});
   options.push_back({"--most-bytes", Takes::one_value, "N", "offline: a longer sample is left out (default 6000)", {}, false});
   return options;
 }
@@ -219,6 +225,7 @@ int run_has_offline(const Arguments& arguments) {
   world.results = number_of(arguments, "--results", 3, 1, 1000);
   world.statements = std::size_t(number_of(arguments, "--statements", 3, 1, 1000000));
   options.failed_share = share_of(arguments, "--failed-share", options.failed_share);
+  options.brief_thoughts = arguments.value("--thoughts") == "brief";
   options.most_bytes = number_of(arguments, "--most-bytes", 6000, 500, 1 << 30);
   const std::string wording_name = arguments.value("--wording", "both");
   if (wording_name != "both") options.wording = wording_name == name_of(HasWording::decision) ? HasWording::decision : HasWording::solutions;

@@ -37,12 +37,14 @@ std::string TrajectoryMaker::visit(const std::vector<int>& entities, const std::
   for (const int entity : entities) names.push_back(index_.name(entity)), urls.push_back(world.page_url(entity));
   arguments.set("url", std::move(urls));
   arguments.set("goal", goal);
-  const std::string thought = expand("{Open|Read|Look at|See|Visit} $e.", dice, {{'e', listed(names)}});
+  const std::string thought = options_.brief_thoughts ? expand("{Open|Read|See} {it|this}.", dice)
+                                                      : expand("{Open|Read|Look at|See|Visit} $e.", dice, {{'e', listed(names)}});
   return "<think>" + thought + "</think>\n" + tool_call_text({"visit", std::move(arguments), {}});
 }
 
 std::string TrajectoryMaker::answer(const std::string& what, const std::string& value, Dice& dice) const {
-  const std::string thought = expand("{The $a is $v.|$A: $v.|It is $v.|I find $v.}", dice, {{'a', what}, {'v', value}});
+  const std::string thought = options_.brief_thoughts ? expand("{I have it|This is it|Done}.", dice)
+                                                      : expand("{The $a is $v.|$A: $v.|It is $v.|I find $v.}", dice, {{'a', what}, {'v', value}});
   return "<think>" + thought + "</think>\n<answer>" + value + "</answer>";
 }
 

@@ -24,6 +24,7 @@ struct TrajectoryOptions {
   double failed_share = 0.25;
   std::int64_t most_bytes = 12000;                   // a longer sample is left out
   std::optional<HasWording> wording = std::nullopt;  // both, by turns at random
+  bool brief_thoughts = false;                       // they say nothing of the option: its call or answer alone tells what it is
 };
 
 struct WorldAccess {  // the tools and where pages are

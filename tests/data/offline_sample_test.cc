@@ -150,5 +150,25 @@ TEST_F(OfflineSamples, TrajectoriesAreOfTheWorldAndEndAsTheirOutcomeSays) {
   }
 }
 
+TEST_F(OfflineSamples, BriefThoughtsSayNothingOfTheOption) {
+  const TrajectoryMaker trajectories(maker, wording, {.brief_thoughts = true});
+  int made = 0;
+  for (int i = 0; i < 300; ++i) {
+    Dice dice(4, std::uint64_t(i));
+    const auto one = trajectories.make(Style(i % kStyles), dice, world);
+    if (!one) continue;
+    ++made;
+    for (const OptionSet& set : one->options) {
+      for (const std::string& option : set.options) {
+        const auto thought = inside_tag(option, "think");
+        ASSERT_TRUE(thought);
+        EXPECT_LT(thought->size(), 30u) << option;
+        EXPECT_EQ(thought->find_first_of("0123456789-"), std::string::npos) << option;
+      }
+    }
+  }
+  EXPECT_GT(made, 80);
+}
+
 }  // namespace
 }  // namespace af
