@@ -77,7 +77,7 @@ def prepare(suite):
     texts = ["".join(segment["text"] for segment in sample["segments"]) for sample in samples]
     (suite.work / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     suite.must("af_data", "train-tokenizer", "--input", "texts.jsonl", "--vocab-size", 640, "--output", "tokenizer")
-    suite.must("af_data", "tokenize", "--tokenizer", "tokenizer", "--input", "texts.jsonl", "--output", "train.h5")
+    suite.must("af_data", "tokenize", "--tokenizer", "tokenizer", "--input", "has.jsonl", "--output", "train.h5")
     (suite.work / "run.yaml").write_text(RUN % (640, ITERATIONS))
     suite.must("af_train", "run.yaml")
     return samples
