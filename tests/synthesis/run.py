@@ -3,7 +3,8 @@
 
 usage: run.py BUILD_DIR
 
-Closes with "N passed, N failed, N skipped"; taking longer than the limit is a failure."""
+Closes with "N passed, N failed, N skipped"; taking longer than the limit is a failure, where the machine is not busy with others."""
+import os
 import pathlib
 import re
 import subprocess
@@ -32,9 +33,10 @@ def main():
         counts = [a + b for a, b in zip(counts, found)]
         print(f"   {suite.name}: {found[0]} passed, {found[1]} failed, {found[2]} skipped in {time.time() - begin:.0f} s", flush=True)
     seconds = time.time() - began
+    busy = os.getloadavg()[1] > 2 * (os.cpu_count() or 1)
     if seconds > MOST_SECONDS:
-        counts[1] += 1
-        print(f"FAILED: all suites took {seconds:.0f} s, more than {MOST_SECONDS}")
+        counts[1] += not busy
+        print(f"{'a busy machine' if busy else 'FAILED'}: all suites took {seconds:.0f} s, more than {MOST_SECONDS}")
     print("{} passed, {} failed, {} skipped".format(*counts))
     return counts[1] > 0
 
