@@ -220,10 +220,18 @@ HasResult synthesize_has(const Trajectory& trajectory, AlternativeSource& source
     result.short_of_options += int(sets[k].options.size()) < wanted[k];
     wanted[k] = int(sets[k].options.size());
   }
+  std::int64_t largest = 1;  // option, in tokens: so many at once are dropped as cannot be too many
+  for (std::size_t k = 0; result.tokens > options.max_tokens && k < steps; ++k) {
+    for (const std::string& option : sets[k].options) largest = std::max(largest, length(option) + 8);
+  }
   while (result.tokens > options.max_tokens) {
-    const auto most = std::max_element(wanted.begin(), wanted.end());
-    if (*most <= 2) break;
-    --*most;
+    bool dropped = false;
+    for (std::int64_t many = std::max<std::int64_t>((result.tokens - options.max_tokens) / largest, 1); many > 0; --many) {
+      const auto most = std::max_element(wanted.begin(), wanted.end());
+      if (*most <= 2) break;
+      --*most, dropped = true;
+    }
+    if (!dropped) break;
     result.tokens = render(gathering, wanted);
   }
   if (result.tokens > options.max_tokens) return refuse("too long", fmt::format("{} tokens with two options a step", result.tokens));
