@@ -5,7 +5,7 @@
 * Every model of make_models.py (dense and MoE, with and without YaRN): greedy generation with a cache, the prompts side by side, is
   transformers' token for token, also with a repetition penalty. The mutants (another rope_theta, YaRN taken away, another top-k rule) differ.
 * Temperature, top-p and repetition penalty give the probabilities of transformers' logits processors.
-* af_eval likelihood: the log-likelihood of every candidate of every question is transformers' for its whole text.
+* af_eval likelihood: the log-likelihood of every candidate of every question is transformers' for its whole text; with another rope_theta it is not.
 """
 
 import argparse
@@ -202,6 +202,10 @@ def check_likelihood(counter, build, out):
     model, samples = load(out / "hf"), has_samples()
     (out / "samples.jsonl").write_text("".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples))
     call(build / "bin" / "af_eval", "likelihood", "--hf", out / "hf", "--tokenizer", "bytes", "--input", out / "samples.jsonl", "--output", out / "lines.jsonl")
+    shutil.copytree(out / "hf", out / "mutant")
+    (out / "mutant" / "config.json").write_text(json.dumps({**json.loads((out / "hf" / "config.json").read_text()), "rope_theta": 20000.0}))
+    call(build / "bin" / "af_eval", "likelihood", "--hf", out / "mutant", "--tokenizer", "bytes", "--input", out / "samples.jsonl", "--output", out / "mutant.jsonl")
+    mutants = [json.loads(line)["log_likelihoods"] for line in (out / "mutant.jsonl").read_text().splitlines()]
     by_id = {s["id"]: s for s in samples}
     lines = [json.loads(line) for line in (out / "lines.jsonl").read_text().splitlines()]
     counter.check("likelihood: questions", len(lines) == 12 + 8 + 5, f"{len(lines)}")
@@ -225,6 +229,8 @@ def check_likelihood(counter, build, out):
             counter.check(f"{name}: the right one", line["right"] == (candidates.index(sample["segments"][-1]["text"]) + 1 if line["question"] == "judgement"
                                                                       else sample["decisions"][line["step"] - 1]["chosen"]))  # fmt: skip
         counter.check(name, worst <= LIKELIHOOD_BOUND, f"off by {worst:.2e}")
+    moved = [max(abs(a - b) for a, b in zip(line["log_likelihoods"], other)) > 10 * LIKELIHOOD_BOUND for line, other in zip(lines, mutants)]
+    counter.check("likelihood: the mutant 'another rope_theta' must be caught", sum(moved) > 0.9 * len(lines), f"by {sum(moved)} of {len(lines)}")
 
 
 def main():
