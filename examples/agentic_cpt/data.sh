@@ -25,10 +25,10 @@ sample() {
 # Short texts, so that a model of a million parameters sees many decisions: three options, few results, clues as the facts stand.
 short=(--options 3..3 --wording decision --obfuscation 0 --failed-share 0.1 --results 3 --statements 2 --most-bytes 2500)
 # Longer ones for the second stage: more options and longer pages.
-long=(--options 4..6 --wording decision --obfuscation 0 --failed-share 0.1 --results 5 --statements 4 --most-bytes 8000)
+long=(--options 5..8 --wording decision --obfuscation 0 --failed-share 0.1 --results 6 --statements 5 --most-bytes 12000)
 sample fas fas 8000 --split train --obfuscation 0
-sample has has 9000 --split train "${short[@]}"
-sample has has_long 1500 --split train --seed 2 "${long[@]}"
+sample has has 8000 --split train "${short[@]}"
+sample has has_long 800 --split train --seed 2 "${long[@]}"
 sample has heldout 800 --split heldout "${short[@]}"
 sample fas heldout_fas 400 --split heldout --obfuscation 0
 

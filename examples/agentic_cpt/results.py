@@ -10,17 +10,15 @@ import sys
 def main():
     tables = {pathlib.Path(name).stem: json.load(open(name)) for name in sys.argv[1:]}
     first, *trained = tables
-    for table in tables.values():
-        table.update(table.pop("groups", {}))
-    groups = [group for group in tables[first] if isinstance(tables[first][group], dict) and "accuracy" in tables[first][group]]
-    print(f"{'right, %':<28}{'choices':>8}{'chance':>8}" + "".join(f"{name:>18}" for name in tables))
+    groups = [group for group in tables[first]["groups"] if "is right" not in group and "trajectories" not in group and "wording" not in group]
+    print(f"{'right, %':<46}{'choices':>8}{'chance':>8}" + "".join(f"{name:>18}" for name in tables))
     for group in groups:
-        cells = [table.get(group) for table in tables.values()]
+        cells = [table["groups"].get(group) for table in tables.values()]
         line = "".join(f"{100 * c['accuracy']:>11.1f} +- {100 * c['standard_error']:>3.1f}" if c else f"{'-':>18}" for c in cells)
-        print(f"{group:<28}{cells[0]['count']:>8}{100 * cells[0]['chance']:>8.1f}{line}")
+        print(f"{group:<46}{cells[0]['count']:>8}{100 * cells[0]['chance']:>8.1f}{line}")
     failed = False
     for name in trained:
-        before, after = tables[first]["decision"], tables[name]["decision"]
+        before, after = tables[first]["groups"]["decision"], tables[name]["groups"]["decision"]
         above = (after["accuracy"] - before["accuracy"]) / math.hypot(after["standard_error"], before["standard_error"])
         print(f"{name}: decisions are {after['above_chance']:.1f} standard errors above chance, {above:.1f} above {first}")
         failed = failed or after["above_chance"] < 3 or above < 3

@@ -39,7 +39,7 @@ def run(*command):
 
 def settings(variant, seed, tokens, folder):
     """What the command line changes in agentic_cpt.yaml."""
-    first, second = int(tokens * 5 / 7), int(tokens * 2 / 7)
+    first, second = tokens * 3 // 4, tokens // 4
     words = [f"output_dir={folder}", f"seed={seed}", "validation.eval_interval=0", "checkpoint.save_interval=0"]
     lengths = [tokens] if variant["stages"] == 1 else [first, second]
     for stage, (length, data) in enumerate(zip(lengths, variant["data"])):
@@ -50,13 +50,11 @@ def settings(variant, seed, tokens, folder):
     return words
 
 
-def evaluate(model, name, limit):
+def evaluate(model, name):
     out = pathlib.Path(name + ".json")
     if not out.exists():
-        more = ["--limit", limit] if limit else []
-        run("af_eval", "likelihood", *model, "--tokenizer", "tokenizer", "--input", "heldout.jsonl", "heldout_fas.jsonl", "--json", out, *more)
-    table = json.loads(out.read_text())
-    return table.get("groups", table)
+        run("af_eval", "likelihood", *model, "--tokenizer", "tokenizer", "--input", "heldout.jsonl", "heldout_fas.jsonl", "--json", out)
+    return json.loads(out.read_text())["groups"]
 
 
 def train_and_evaluate(options, results):
@@ -65,13 +63,13 @@ def train_and_evaluate(options, results):
         # random weights of this seed: --random reads a file, so the file gets the seed
         untrained = pathlib.Path(f"untrained-{seed}.yaml")
         untrained.write_text(yaml.read_text().replace("seed: 1234", f"seed: {seed}"))
-        results.setdefault("untrained", []).append(evaluate(["--random", untrained], f"untrained-{seed}", options.limit))
+        results.setdefault("untrained", []).append(evaluate(["--random", untrained], f"untrained-{seed}"))
         for name, variant in VARIANTS.items():
             folder = f"{name.replace(' ', '_')}-{seed}"
             if not pathlib.Path(folder + ".json").exists():
                 stage = ["--stage", "stage1"] if variant["stages"] == 1 else []
                 run("af_train", yaml, *settings(variant, seed, options.tokens, folder), *stage)
-            results.setdefault(name, []).append(evaluate(["--checkpoint", f"{folder}/checkpoints"], folder, options.limit))
+            results.setdefault(name, []).append(evaluate(["--checkpoint", f"{folder}/checkpoints"], folder))
 
 
 def cell(results, group):
@@ -84,11 +82,11 @@ def cell(results, group):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shortened", action="store_true", help="next to no training and few samples, in out_shortened/")
+    parser.add_argument("--shortened", action="store_true", help="next to no training, and a few samples, in out/shortened/")
     parser.add_argument("--out", type=pathlib.Path, help="a folder for all files; default: out/ beside this script")
     options = parser.parse_args()
-    options.seeds, options.tokens, options.limit = (2, 60e3, 20) if options.shortened else (3, 7e6, 0)
-    out = options.out or HERE / ("out_shortened" if options.shortened else "out")
+    options.seeds, options.tokens = (2, 60_000) if options.shortened else (3, 12_000_000)
+    out = options.out or HERE / ("out/shortened" if options.shortened else "out")
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(out)
     os.environ["PATH"] = os.environ["PATH"] + os.pathsep + str(HERE.parent.parent / "build" / "cpu" / "bin")
