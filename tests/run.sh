@@ -2,12 +2,12 @@
 # Installs, builds and runs the tests.
 #   tests/run.sh                  style, unit tests, SIMT emulator, ranks under mpirun, programs
 #   tests/run.sh --with-oracle    and the comparison with PyTorch and transformers (a virtual environment in .venv/oracle)
-#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus synthesis)
+#   tests/run.sh --full           every suite at full length; --full SUITE: that one (oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart agentic-cpt long-context corpus synthesis)
 # Every failure is listed again at the end; the last line is "N passed, N failed, N skipped"; each skip says why.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD build=$PWD/build/cpu
-full_suites="oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart long-context corpus synthesis"
+full_suites="oracle equivalence mpi faults fuzz asan tsan cuda-kernels bench quickstart agentic-cpt long-context corpus synthesis"
 with_oracle=no full=""
 while [ $# -gt 0 ]; do
   case $1 in
@@ -184,6 +184,11 @@ for suite in $full; do
         echo "the virtual environment could not be made"
         add 0 1 0
       fi ;;
+    agentic-cpt)
+      begin "agentic-cpt: decisions on held-out entities, before training and after both stages"
+      if examples/agentic_cpt/run.sh 2>&1 | tee "$log"; then add 1 0 0; else add 0 1 0; fi
+      begin "agentic-cpt: the tables, shortened"
+      if quietly examples/agentic_cpt/tables.py --shortened && grep -q "Does HAS help" "$log"; then tail -n 13 "$log"; add 1 0 0; else add 0 1 0; fi ;;
     quickstart) begin "quickstart"; if examples/quickstart/run.sh 2>&1 | tee "$log"; then add 1 0 0; else add 0 1 0; fi ;;
   esac
 done

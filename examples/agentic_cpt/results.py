@@ -10,7 +10,7 @@ import sys
 def main():
     tables = {pathlib.Path(name).stem: json.load(open(name)) for name in sys.argv[1:]}
     first, *trained = tables
-    groups = [group for group in tables[first]["groups"] if "is right" not in group and "trajectories" not in group and "wording" not in group]
+    groups = [group for group, row in tables[first]["groups"].items() if row["count"] >= 50 and "is right" not in group and "trajectories" not in group and "wording" not in group]
     print(f"{'right, %':<46}{'choices':>8}{'chance':>8}" + "".join(f"{name:>18}" for name in tables))
     for group in groups:
         cells = [table["groups"].get(group) for table in tables.values()]
