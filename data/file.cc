@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "core/error.h"
 
@@ -23,6 +24,18 @@ struct Descriptor {
 [[noreturn]] void failed(const std::string& path, const char* what) { user_error("{}: cannot {}: {}", path, what, std::strerror(errno)); }
 
 }  // namespace
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) user_error("{}: cannot be created: {}", path, error.message());
+}
+
+void make_empty_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::remove_all(path, error);  // where it cannot be, the next says why
+  make_folder(path);
+}
 
 std::string read_file(const std::string& path) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));

@@ -1,4 +1,4 @@
-// Small text files as a whole.
+// Small text files as a whole, and folders.
 #pragma once
 #include <string>
 #include <string_view>
@@ -7,6 +7,8 @@ namespace af {
 
 std::string read_file(const std::string& path);                        // UserError where it cannot be read
 void write_file(const std::string& path, std::string_view contents);  // on the disk (fsync) when it returns; UserError where not
+void make_folder(const std::string& path);        // and those above it; may be there; UserError where it cannot be
+void make_empty_folder(const std::string& path);  // likewise, without what was in it
 // A folder's entries (a rename in it) are on the disk when it returns.
 void sync_folder(const std::string& path);
 

@@ -35,9 +35,19 @@ void remove_folder(const fs::path& path) {
   fs::remove_all(aside);
 }
 
+// "stage1-12.tmp", "stage1-12.old.tmp": what this program makes and nobody else.
+bool is_leftover(const fs::directory_entry& entry) {
+  std::string name = entry.path().filename().string();
+  for (const char* end : {".tmp", ".old"})
+    if (name.ends_with(end)) name.resize(name.size() - 4);
+    else if (end[1] == 't') return false;
+  const std::size_t digits = name.find_last_not_of("0123456789") + 1;
+  return digits > 1 && digits < name.size() && name[digits - 1] == '-' && entry.is_directory() && !entry.is_symlink();
+}
+
 void remove_leftovers(const std::string& root, std::vector<std::string>& removed) {
   for (const fs::directory_entry& entry : fs::directory_iterator(root))
-    if (entry.path().extension() == ".tmp" && entry.is_directory() && !entry.is_symlink()) {
+    if (is_leftover(entry)) {
       removed.push_back(entry.path().filename().string());
       fs::remove_all(entry.path());
     }

@@ -52,8 +52,7 @@ class WeightsWriter {
     if (!to_.has_filename()) to_ = to_.parent_path();  // "out/"
     if (fs::exists(to_)) user_error("{}: exists already", to);
     aside_ = to_.string() + ".tmp";
-    fs::remove_all(aside_);
-    fs::create_directories(aside_);
+    make_empty_folder(aside_);
     for (const PublishedTensor& tensor : published_tensors(config))
       table_.add(tensor.name, tensor.shape, {0, tensor.shape[0], 0, cols_of(tensor.shape)});
     writer_.emplace((aside_ / shard_file(0)).string(), dtype, 1, table_);

@@ -327,8 +327,7 @@ void export_hf(const std::string& folder, const ModelConfig& config, const Tenso
   if (fs::exists(to) && !(fs::is_directory(to) && fs::is_empty(to))) user_error("{}: exists already; an export writes a new folder", folder);
   const std::vector<SafetensorsInfo> plan = plan_export(config, options);
   const fs::path aside = to.string() + ".partial";
-  fs::remove_all(aside);
-  fs::create_directories(aside);
+  make_empty_folder(aside);
   try {
     write_weights(aside, config, tensors, split_into_shards(plan, options.max_shard_size));
     Json json = write_hf_config(config, torch_name(plan[0].dtype));

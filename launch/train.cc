@@ -32,7 +32,7 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
   comm.recorder_directory = config.output_dir + "/flight";
   comm.trace = !trace.empty();
   comm.ranks_on_host = job.ranks_on_host;
-  std::filesystem::create_directories(comm.recorder_directory);
+  make_folder(comm.recorder_directory);
   MpiWorld mpi(comm);
   Comm world = mpi.world();
   if (std::vector<std::string> found = layout_problems(of_stage(config, options.only_stage), world.size()); !found.empty())

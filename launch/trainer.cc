@@ -26,9 +26,7 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }
 
 void prepare_output_dir(const Config& config) {
-  std::error_code error;
-  std::filesystem::create_directories(config.output_dir, error);
-  if (error) user_error("output_dir {}: cannot be created: {}", config.output_dir, error.message());
+  make_folder(config.output_dir);
   write_file(config.output_dir + "/config.yaml", to_yaml(config));
 }
 

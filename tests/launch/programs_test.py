@@ -204,6 +204,18 @@ def test_checkpoint_tools():
     (checkpoints / "stage2-99.tmp").mkdir()
     removed = run("af_checkpoint", "gc", checkpoints, "--keep", "1")
     left = sorted(p.name for p in checkpoints.iterdir() if "-" in p.name)
+    (WORK / "not_ours" / "notes.tmp").mkdir(parents=True)
+    refused("gc: of another folder", run("af_checkpoint", "gc", "not_ours"), "not_ours", "no folder of checkpoints")
+    refused("gc: a negative number", run("af_checkpoint", "gc", checkpoints, "--keep", "-1"), "--keep -1")
+    check("gc: what is not its own stays", (WORK / "not_ours" / "notes.tmp").exists())
+    for words in (("average", "intact", "intact", "/proc/none"), ("export-hf", "intact", "/proc/none"), ("import-hf", "hf_mean", "/proc/none")):
+        refused(f"{words[0]}: to where nothing can be", run("af_checkpoint", *words), "/proc/none", "cannot be created")
+    narrow = run("af_train", config("narrow", replace=[("hidden_size: 32", "hidden_size: 16"), ("train_iters: 12", "train_iters: 1")]), "--stage", "stage1")
+    check("another model", narrow.returncode == 0, narrow.stderr)
+    refused("average: of other models", run("af_checkpoint", "average", "intact", "narrow", "mean2"), "of another shape", "model.embed_tokens.weight")
+    check("and nothing of it stays", not list(WORK.glob("mean2*")))
+    refused("resuming from another model", run("af_train", WORK / "damaged.yaml", "--resume", "narrow"), "belongs to another model")
+    refused("diff: with what is none", run("af_checkpoint", "diff", "intact", "hf_mean"), "hf_mean", "manifest.json")
     check("gc: leftovers and old ones go, stage ends stay", removed.returncode == 0 and len(left) == 3 and newest.name in left, f"{left} {removed.stdout}")
 
 
