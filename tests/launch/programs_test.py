@@ -210,7 +210,7 @@ def test_checkpoint_tools():
     check("gc: what is not its own stays", (WORK / "not_ours" / "notes.tmp").exists())
     for words in (("average", "intact", "intact", "/proc/none"), ("export-hf", "intact", "/proc/none"), ("import-hf", "hf_mean", "/proc/none")):
         refused(f"{words[0]}: to where nothing can be", run("af_checkpoint", *words), "/proc/none", "cannot be created")
-    narrow = run("af_train", config("narrow", replace=[("hidden_size: 32", "hidden_size: 16"), ("train_iters: 12", "train_iters: 1")]), "--stage", "stage1")
+    narrow = run("af_train", config("narrow", replace=[("hidden_size: 32", "hidden_size: 16"), ("train_iters: 12", "train_iters: 3")]), "--stage", "stage1")
     check("another model", narrow.returncode == 0, narrow.stderr)
     refused("average: of other models", run("af_checkpoint", "average", "intact", "narrow", "mean2"), "of another shape", "model.embed_tokens.weight")
     check("and nothing of it stays", not list(WORK.glob("mean2*")))
