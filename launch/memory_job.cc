@@ -70,14 +70,17 @@ class Job {
   // False where the blocks that were read before are others now.
   bool read_from(const MemoryInput& input, MemorySource source) {
     const std::int64_t skip = source.blocks;
-    const std::unique_ptr<StatementReader> reader = make_reader(input.kind, input.file.name, options_.time);
+    const bool by_teacher = input.kind == SourceKind::documents && options_.document_reader;
+    const std::unique_ptr<StatementReader> reader =
+        by_teacher ? options_.document_reader(input.file.name) : make_reader(input.kind, input.file.name, options_.time);
     BlockReader blocks(input.file, 0, options_.max_line_bytes);
     TextBlock block;
     ReadStatements found;
     do {
       blocks.next(block);
       found.clear();
-      reader->read(block, found);  // of a block that is in too: a package may end in the next one
+      // Of a block that is in, too: a package may end in the next one.
+      if (block.number >= skip || input.kind == SourceKind::debian_index) reader->read(block, found);
       if (block.number < skip) {
         if (block.number + 1 == skip && block.sha256 != source.sha256) return false;
         if (block.last && block.number + 1 < skip) return false;

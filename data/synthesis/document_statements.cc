@@ -158,12 +158,19 @@ void add_page_statements(const PageText& page, std::vector<Statement>& out) {
   }
 }
 
-void DocumentReader::add(const JsonView& line, std::vector<Statement>& out) {
-  const auto text = [&](const char* key) { return line.has(key) && !line[key].value().is_null() ? line[key].string() : std::string(); };
+DocumentPage document_page(const JsonView& line, const std::string& time) {
+  const auto text = [&](const char* key) { return line.has(key) && !line[key].value().is_null() ? one_line(line[key].string()) : std::string(); };
   if (!line.has("text")) user_error("{}: expected an object with 'text' (and 'title', 'url', 'date')", line.where());
-  const std::string url = one_line(text("url")), time = one_line(text("date"));
-  const std::string title = text("title").empty() && url.empty() ? line.where() : text("title");
-  add_page_statements({title, url, time.empty() ? time_ : time, "prose", line["text"].string()}, out);
+  line["text"].string();
+  DocumentPage page{text("title"), text("url"), text("date"), line.where()};
+  if (page.title.empty() && page.url.empty()) page.title = page.where;
+  if (page.time.empty()) page.time = time;
+  return page;
+}
+
+void DocumentReader::add(const JsonView& line, std::vector<Statement>& out) {
+  const DocumentPage page = document_page(line, time_);
+  add_page_statements({page.title, page.url, page.time, "prose", line["text"].string()}, out);
 }
 
 }  // namespace af

@@ -24,6 +24,12 @@ struct PageText {
 };
 void add_page_statements(const PageText& page, std::vector<Statement>& out);
 
+// A line's page: {"text": ..., "title"?, "url"?, "date"?}; UserError where one is wrong.
+struct DocumentPage {
+  std::string title, url, time, where;  // where: FILE:LINE
+};
+DocumentPage document_page(const JsonView& line, const std::string& time);
+
 // {"text": ..., "title"?, "url"?, "date"?} a line; null is as absent. Without title and url a page is named FILE:LINE.
 class DocumentReader : public JsonLineReader {
  public:

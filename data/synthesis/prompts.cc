@@ -27,6 +27,7 @@ const std::vector<PromptKind>& kinds() {
       {"fas_reason_alone", {"question"}, {}},
       {"fas_reason_known", {"question", "knowledge"}, {"attempt"}},
       {"has_alternatives", {"question", "history", "count"}, {"tools"}},
+      {"memory_statements", {"text"}, {"title"}},
       {"style_factual", {}, {}},
       {"style_multi_hop", {}, {}},
       {"style_navigation", {}, {}},

@@ -9,7 +9,9 @@
 #include "core/error.h"
 #include "data/synthesis/debian_index.h"
 #include "data/synthesis/document_statements.h"
+#include "data/synthesis/teacher_statements.h"
 #include "data/synthesis/world.h"
+#include "tests/data/scripted_teacher.h"
 
 namespace af {
 namespace {
@@ -169,6 +171,60 @@ TEST(Triples, VariablesAreNoEntities) {
                                       "Berlin|Berlin is capital of Germany.|is capital of|Germany"}));
   EXPECT_EQ(found.statements[0].source, "f#7");
   EXPECT_EQ(found.skipped, 3);
+}
+
+TEST(TeacherDocuments, OnlyWhatTheTextBearsOut) {
+  const std::string text = "Arrivals in France reached 4,222 thousand in June.";
+  const std::vector<Statement> found = statements_in(
+      "Let me see <statements> no\n<statements>\nFrance | June | Arrivals in France reached 4,222 thousand.\nfrance | - | France saw 4,222 thousand "
+      "arrivals.\n"
+      "France | - | Arrivals reached 4,223 thousand.\nFrance | - | Arrivals reached 22 thousand.\nSpain | - | Spain is near France.\nFrance is "
+      "nice\n | - | a b c\n"
+      "Tourism | - | Tourism was counted in France.\n</statements>",
+      {"Tourism", "https://x", "2025", "", text});
+  ASSERT_EQ(found.size(), 3u);
+  EXPECT_EQ(found[0].text, "Arrivals in France reached 4,222 thousand.");
+  EXPECT_EQ(found[0].time, "June");
+  EXPECT_EQ(found[1].time, "2025");
+  EXPECT_EQ(found[2].entity, "Tourism");
+  EXPECT_TRUE(found[2].own_page && !found[1].own_page);
+}
+
+TEST(TeacherDocuments, LinesInTheirOrderAndPartsOfLongOnes) {
+  ScriptedTeacher teacher;
+  teacher.answers["memory.statements"] = [](const ChatRequest& request) -> std::string {
+    const std::string& prompt = request.messages[0].content;
+    if (prompt.find("REFUSE") != std::string::npos) return "!refused";
+    if (prompt.find("AWAY") != std::string::npos) return "!away";
+    std::string lines;
+    for (int i = 0; i < 40; ++i) {
+      const std::string name = fmt::format("Name{}x", i);
+      if (prompt.find(name) != std::string::npos) lines += fmt::format("{} | - | It is {} here.\n", name, name);
+    }
+    return "<statements>\n" + lines + "</statements>";
+  };
+  const Prompts prompts = Prompts::compiled_in();
+  const auto read_by = [&](const std::string& lines, int threads) {
+    TeacherDocumentReader reader("f", "2025", teacher, prompts, {.threads = threads, .part_bytes = 64});
+    TextBlock block;
+    block.text = lines, block.last = true;
+    ReadStatements out;
+    reader.read(block, out);
+    return out;
+  };
+  std::string lines = "{\"text\": \"REFUSE\"}\nbroken\n";
+  for (int i = 0; i < 30; ++i) lines += fmt::format("{{\"text\": \"Name{}x is here.\\n{}\\nName{}x too\"}}\n", i, std::string(70, 'y'), i + 1);
+  for (int threads : {1, 4}) {
+    const ReadStatements out = read_by(lines, threads);
+    ASSERT_EQ(out.statements.size(), 60u);
+    for (int i = 0; i < 30; ++i) {
+      EXPECT_EQ(out.statements[std::size_t(2 * i)].entity, fmt::format("Name{}x", i));
+      EXPECT_EQ(out.statements[std::size_t(2 * i) + 1].entity, fmt::format("Name{}x", i + 1));
+    }
+    EXPECT_EQ(out.skipped, 2);
+    EXPECT_NE(complaints(out).find("f:1: the teacher refused it"), std::string::npos) << complaints(out);
+  }
+  EXPECT_THROW(read_by("{\"text\": \"AWAY\"}\n", 2), TeacherError);
 }
 
 class WorldTest : public testing::Test {
