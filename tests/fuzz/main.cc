@@ -145,6 +145,7 @@ int main_of(int argc, char** argv) {
   }
   omp_set_num_threads(1);  // a forked child has no other threads
   std::vector<Target> targets = data_targets();
+  for (Target& target : synthesis_targets()) targets.push_back(std::move(target));
   for (Target& target : launch_targets()) targets.push_back(std::move(target));
   targets.push_back(checkpoint_target());
   if (name != "all") {

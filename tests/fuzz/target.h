@@ -25,9 +25,10 @@ struct Target {
   bool fix_checksums = false;  // of HDF5's metadata: damage by intent
 };
 
-std::vector<Target> data_targets();    // targets_data.cc
-std::vector<Target> launch_targets();  // targets_launch.cc
-Target checkpoint_target();            // target_checkpoint.cc
+std::vector<Target> data_targets();       // targets_data.cc
+std::vector<Target> synthesis_targets();  // targets_synthesis.cc
+std::vector<Target> launch_targets();     // targets_launch.cc
+Target checkpoint_target();               // target_checkpoint.cc
 
 Files read_files(const std::string& folder);                      // with those of folders below it: "a/b.h5"
 void write_files(const std::string& folder, const Files& files);  // the folder is emptied first
