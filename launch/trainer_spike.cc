@@ -86,6 +86,7 @@ bool Trainer::go_back() {
   state_.spikes = std::move(spikes);
   state_.stream.passed_over = marked.passed_over;
   saved_iteration_ = state_.iteration;
+  begun_iteration_ = -1;  // a job that got this far has done something, however little time is left
   bad_steps_ = 0;
   // Those that were taken on the way to the spike: a restart shall not go on from them.
   const std::string root = config_.output_dir + "/checkpoints";
@@ -99,6 +100,7 @@ bool Trainer::go_back() {
       spike.steps * config_.stages[std::size_t(state_.stage)].global_batch_size, spike.first_sequence, documents);
   write(event("rewind").add("stage", spike.stage).add("iteration", spike.iteration).add("lm_loss", spike.lm_loss).add("median", spike.median)
             .add("checkpoint", path).add("back_to", spike.back_to).add("sequences", sequences));
+  save(Save::now, state_.stage_finished);  // in its place: a run that is killed before the next one shall know what it leaves out
   return true;
 }
 
