@@ -13,6 +13,10 @@ class Dice {
   Dice(std::uint64_t seed, std::uint64_t stream) : seed_(seed), stream_(stream) {}
   std::size_t below(std::size_t n) { return std::size_t(random_below(seed_, stream_, next_++, n)); }
   int between(int least, int most) { return least + int(below(std::size_t(most - least + 1))); }
+  std::size_t other_than(std::size_t n, std::size_t i) {  // one of n that is not i
+    const std::size_t j = below(n - 1);
+    return j + (j >= i);
+  }
   bool chance(double p) { return random_uniform(seed_, stream_, next_++) < p; }
   std::uint64_t bits() { return random_bits(seed_, stream_, next_++); }
   template <class Container>

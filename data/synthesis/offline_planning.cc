@@ -73,7 +73,7 @@ std::string OfflinePlanner::analysis(const Question& q, Dice& dice) const {
   if (described_clue(q))
     text += expand("{First of all, the $n inside the clues|That $n in the clues comes first|Begin with the $n that a clue describes}. ", dice, slots);
   switch (q.operation) {
-    case Operation::value:
+    case Computation::value:
       if (q.style == Style::navigation) {
         text += expand("{Plan|Way|Steps}: open that page, {see|note|find} what it $l, {go there|open that next|visit it}, {read|take} the $a.", dice,
                        slots);
@@ -91,28 +91,28 @@ std::string OfflinePlanner::analysis(const Question& q, Dice& dice) const {
             dice, slots);
       }
       break;
-    case Operation::count:
+    case Computation::count:
       text += expand("{A count|Something to count|The answer is a number}: {every|each} $n with $f. ", dice, slots);
       text += expand(
           "{Search|List them by a search} {with both|with all conditions|for these}, {drop|leave out} what {lacks|misses} {one|any}, {count the "
           "rest|then count}.",
           dice);
       break;
-    case Operation::larger:
-    case Operation::smaller:
+    case Computation::larger:
+    case Computation::smaller:
       text += expand(
           "{I need|Needed|To compare}: {the $a of each|both $as|two values of $a}. {Search both|Look both up}, then {compare|see which is $m}.", dice,
-          {{'a', ask}, {'m', q.operation == Operation::larger ? "larger" : "smaller"}});
+          {{'a', ask}, {'m', q.operation == Computation::larger ? "larger" : "smaller"}});
       break;
-    case Operation::sum:
+    case Computation::sum:
       text += expand("{I need|Needed|To add}: {the $a of each|both values of $a}. {Search both|Look both up}, then {add|sum up}.", dice, slots);
       break;
-    case Operation::common:
+    case Computation::common:
       text += expand(
           "{I need|Needed|To compare}: {all $a values of each|what each has as $a}. {Look both up|Get both pages}, {keep what is in both|intersect}.",
           dice, slots);
       break;
-    case Operation::referrer:
+    case Computation::referrer:
       text += expand("{Then|After that|Second}: {what|which $n} $l it{, with| and has} $f. {Last|At the end}, {its|the} $a. ", dice, slots);
       text += expand("{Start with the first one|Search for the first|Begin by finding the first}.", dice);
       break;
@@ -134,7 +134,7 @@ std::string OfflinePlanner::first_call(const Question& q, Dice& dice) const {
     dice.shuffle(facts);
     return wording_.query(facts);
   };
-  if (q.operation == Operation::count) queries.push_back(query(q.facts));
+  if (q.operation == Computation::count) queries.push_back(query(q.facts));
   const std::vector<int>* first = described_clue(q);
   if (first) queries.push_back(query(*first));
   for (const Subject& subject : q.subjects) {
@@ -155,7 +155,7 @@ Sample OfflinePlanner::planning(const Question& question, Dice& dice) const {
 }
 
 std::optional<Sample> OfflinePlanner::reasoning(const Question& q, Dice& dice) const {
-  if (q.operation != Operation::value || q.subjects[0].clues.empty()) return std::nullopt;
+  if (q.operation != Computation::value || q.subjects[0].clues.empty()) return std::nullopt;
   const Subject& subject = q.subjects[0];
   // The guess: an entity with the first clue, mostly another one, which lacks one of the others; its value stands in for the answer.
   const int fact = subject.clues[0];

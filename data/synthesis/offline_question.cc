@@ -183,7 +183,7 @@ std::optional<Question> QuestionMaker::numerical(int entity, Dice& dice) const {
       if (count < 2) return std::nullopt;
       if (count > 15) continue;
       if (n > 1 && index_.intersect(chosen.first(n - 1), 16).size() == count) return std::nullopt;  // the last clue says nothing
-      return Question{.operation = Operation::count, .facts = {chosen.begin(), chosen.end()}, .target = entity, .answer = std::to_string(count)};
+      return Question{.operation = Computation::count, .facts = {chosen.begin(), chosen.end()}, .target = entity, .answer = std::to_string(count)};
     }
     return std::nullopt;
   }
@@ -197,9 +197,9 @@ std::optional<Question> QuestionMaker::numerical(int entity, Dice& dice) const {
   if (!other_clues) return std::nullopt;
   Question question{.subjects = {{entity, std::move(*clues)}, {other, std::move(*other_clues)}}, .ask = ask, .target = entity};
   const std::int64_t x = *index_.number(a), y = *index_.number(b);
-  question.operation = dice.pick(std::array{Operation::larger, Operation::smaller, Operation::sum});
-  const bool larger = question.operation == Operation::larger;
-  question.answer = question.operation == Operation::sum ? std::to_string(x + y) : index_.name((x > y) == larger ? entity : other);
+  question.operation = dice.pick(std::array{Computation::larger, Computation::smaller, Computation::sum});
+  const bool larger = question.operation == Computation::larger;
+  question.answer = question.operation == Computation::sum ? std::to_string(x + y) : index_.name((x > y) == larger ? entity : other);
   if (dice.chance(0.5)) std::swap(question.subjects[0], question.subjects[1]);
   return question;
 }
@@ -232,7 +232,7 @@ std::optional<Question> QuestionMaker::multi_hop(int entity, Dice& dice) const {
   if (asked.empty()) return std::nullopt;
   facts->erase(facts->begin());
   const int ask = dice.pick(asked);
-  return Question{.operation = Operation::referrer,
+  return Question{.operation = Computation::referrer,
                   .subjects = {{entity, std::move(*clues)}},
                   .facts = std::move(*facts),
                   .link = link,
@@ -254,7 +254,7 @@ std::optional<Question> QuestionMaker::synthesis(int entity, Dice& dice) const {
   for (const int held : index_.facts_of(entity, relation)) common += index_.has(other, held);
   if (common != 1 || index_.facts_of(entity, relation).size() + index_.facts_of(other, relation).size() < 3) return std::nullopt;
   Question question{
-      .operation = Operation::common, .subjects = {{entity, {}}, {other, {}}}, .ask = relation, .target = entity, .answer = index_.value(fact)};
+      .operation = Computation::common, .subjects = {{entity, {}}, {other, {}}}, .ask = relation, .target = entity, .answer = index_.value(fact)};
   for (Subject& subject : question.subjects) {
     if (dice.chance(0.5)) continue;
     auto clues = identify(subject.entity, {}, dice);

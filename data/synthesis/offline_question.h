@@ -22,7 +22,7 @@ struct Subject {
   std::vector<std::vector<int>> inner = {};  // of each clue: the clues by which the entity is described that it names; empty: named
 };
 
-enum class Operation {
+enum class Computation {
   value,  // of the relation `ask` of the subject, or of what its relation `link` names
   count,  // entities that have all of `facts`
   larger,
@@ -34,7 +34,7 @@ enum class Operation {
 
 struct Question {
   Style style = Style::factual;
-  Operation operation = Operation::value;
+  Computation operation = Computation::value;
   std::vector<Subject> subjects = {};
   std::vector<int> facts = {};
   int link = -1, ask = -1;  // relations

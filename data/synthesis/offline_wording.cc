@@ -142,7 +142,7 @@ std::string Wording::question(const Question& q, Dice& dice) const {
   const std::string facts = clues(q.facts, dice);
   const Slots slots = {{'a', ask}, {'s', s}, {'t', t}, {'n', noun_}, {'l', link_words}, {'f', facts}};
   switch (q.operation) {
-    case Operation::value:
+    case Computation::value:
       if (q.style == Style::navigation) {
         constexpr std::array forms = {
             "{Start at|Begin with|Open|Take} the page of $s{, then| and} {go to|open|visit|follow the link to} the $n that it $l. {What is its "
@@ -166,35 +166,35 @@ std::string Wording::question(const Question& q, Dice& dice) const {
             "$S: {what is|which is|what do you find as|I need} its $a?", "{I want to know|I need|We need|Somebody asks for} the $a of $s."};
         return expand(dice.pick(forms), dice, slots);
       }
-    case Operation::count: {
+    case Computation::count: {
       const std::string verb = clues(q.facts, dice);
       constexpr std::array forms = {"{How many|What number of} $ns {are there|exist|do we have}, {each of which|every one of which} $v?",
                                     "{Count|Count up|Give the number of} {the $ns|all $ns}, {of which each|each of which} $v.",
                                     "{A|One} $n $v. {How many|How many of this kind} are there{| in all}?"};
       return expand(dice.pick(forms), dice, {{'n', noun_}, {'v', verb}});
     }
-    case Operation::larger:
-    case Operation::smaller: {
-      const bool larger = q.operation == Operation::larger;
+    case Computation::larger:
+    case Computation::smaller: {
+      const bool larger = q.operation == Computation::larger;
       const std::string more = expand(larger ? "{larger|greater|higher}" : "{smaller|lesser|lower}", dice);
       constexpr std::array forms = {"{Which|Which one} has the $m $a: $s or $t?",
                                     "{Compare|Take|Consider} $s and $t. {Which of them|Which one|Which} has the $m $a?",
                                     "{Name|Tell me|Find} {the one with|which has} the $m $a, $s or $t."};
       return expand(dice.pick(forms), dice, {{'a', ask}, {'s', s}, {'t', t}, {'m', more}});
     }
-    case Operation::sum: {
+    case Computation::sum: {
       constexpr std::array forms = {"{Compute|Find|Give|State} the {sum|total} of the $a of $s and {of|that of} $t.",
                                     "{Add|Add up} the $a of $s {and|to} that of $t{.|. What is the result?}",
                                     "{How much|What} is the $a of $s and $t {together|taken together|in total}?"};
       return expand(dice.pick(forms), dice, slots);
     }
-    case Operation::common: {
+    case Computation::common: {
       constexpr std::array forms = {"{Which|What} $a {do|is it that} $s and $t {have in common|share|both have}?",
                                     "{Name|Find|Tell me|Give} the {one |only |}$a that {both |}$s and $t {share|have in common}.",
                                     "{Compare|Take|Look at} $s and $t: {which|what} $a {is common to both|do both have|do they share}?"};
       return expand(dice.pick(forms), dice, slots);
     }
-    case Operation::referrer: {
+    case Computation::referrer: {
       constexpr std::array forms = {
           "{What is|Which is|Do you know} the $a of the $n that $l $s{ and that| and} $f?",
           "{A|Some} $n $f{ and| and it} $l $s. {What is its $a?|Give its $a.|Find its $a.|State its $a.}",

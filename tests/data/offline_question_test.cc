@@ -61,25 +61,25 @@ struct Checker {
     std::vector<std::string> named;
     for (const Subject& subject : q.subjects) named.push_back(subject.clues.empty() ? index.name(subject.entity) : one(all_with(subject.clues)));
     switch (q.operation) {
-      case Operation::value:
+      case Computation::value:
         return one(values(q.link < 0 ? named[0] : one(values(named[0], q.link)), q.ask));
-      case Operation::count:
+      case Computation::count:
         return std::to_string(all_with(q.facts).size());
-      case Operation::sum:
+      case Computation::sum:
         return std::to_string(std::stoll(one(values(named[0], q.ask))) + std::stoll(one(values(named[1], q.ask))));
-      case Operation::larger:
-      case Operation::smaller: {
+      case Computation::larger:
+      case Computation::smaller: {
         const auto a = std::stoll(one(values(named[0], q.ask))), b = std::stoll(one(values(named[1], q.ask)));
-        return a == b ? "(equal)" : (a > b) == (q.operation == Operation::larger) ? named[0] : named[1];
+        return a == b ? "(equal)" : (a > b) == (q.operation == Computation::larger) ? named[0] : named[1];
       }
-      case Operation::common: {
+      case Computation::common: {
         std::set<std::string> common;
         for (const std::string& value : values(named[0], q.ask)) {
           if (values(named[1], q.ask).contains(value)) common.insert(value);
         }
         return one(common);
       }
-      case Operation::referrer: {
+      case Computation::referrer: {
         std::set<std::string> found;
         for (const std::string& entity : all_with(q.facts)) {
           if (values(entity, q.link).contains(named[0])) found.insert(entity);
@@ -102,7 +102,7 @@ using OfflineQuestions = Fixture;
 
 TEST_F(OfflineQuestions, AnswersAreThoseOfBruteForce) {
   const QuestionMaker maker(index, {});
-  std::map<std::pair<Style, Operation>, int> seen;
+  std::map<std::pair<Style, Computation>, int> seen;
   for (int i = 0; i < 1500; ++i) {
     Dice dice(5, std::uint64_t(i));
     const auto question = maker.make(Style(i % kStyles), maker.random_entity(dice), dice);
@@ -111,14 +111,14 @@ TEST_F(OfflineQuestions, AnswersAreThoseOfBruteForce) {
     for (const Subject& subject : question->subjects) EXPECT_EQ(check.problem_of(subject), "") << i;
     EXPECT_EQ(check.answer_of(*question), question->answer) << i;
   }
-  for (const Operation operation :
-       {Operation::value, Operation::count, Operation::larger, Operation::smaller, Operation::sum, Operation::common, Operation::referrer}) {
+  for (const Computation operation : {Computation::value, Computation::count, Computation::larger, Computation::smaller, Computation::sum,
+                                      Computation::common, Computation::referrer}) {
     int count = 0;
     for (const auto& [key, n] : seen) count += key.second == operation ? n : 0;
     EXPECT_GE(count, 10) << int(operation);
   }
-  EXPECT_GE((seen[{Style::multi_hop, Operation::value}]), 10);
-  EXPECT_GE((seen[{Style::navigation, Operation::value}]), 10);
+  EXPECT_GE((seen[{Style::multi_hop, Computation::value}]), 10);
+  EXPECT_GE((seen[{Style::navigation, Computation::value}]), 10);
 }
 
 TEST_F(OfflineQuestions, TheCheckerFindsWhatIsWrong) {

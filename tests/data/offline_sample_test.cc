@@ -131,7 +131,7 @@ TEST_F(OfflineSamples, TrajectoriesAreOfTheWorldAndEndAsTheirOutcomeSays) {
     const auto said = inside_tag(t.steps.back().content, "answer");
     ASSERT_TRUE(said);
     EXPECT_EQ(*said == t.answer, *t.outcome);
-    if (*t.outcome && one->question.operation == Operation::value) {
+    if (*t.outcome && one->question.operation == Computation::value) {
       EXPECT_NE(t.steps[t.steps.size() - 2].response->find(t.answer), std::string::npos);
     }
     EXPECT_EQ(one->sample.outcome, t.outcome);
