@@ -88,7 +88,6 @@ Mesh::Mesh(const MeshShape& s, const Comm& all) : shape(s), position(position_of
   pp = group(Axis::pp, s.pp, dense_rank(s, p.tp, p.cp, p.dp, 0), p.pp);
   dp_cp = group(Axis::dp, s.dp * s.cp, dense_rank(s, p.tp, 0, 0, p.pp), p.cp + s.cp * p.dp);
   tp_cp = group(Axis::tp, s.tp * s.cp, dense_rank(s, 0, 0, p.dp, p.pp), p.tp + s.tp * p.cp);
-  stage = group(Axis::world, s.tp * s.cp * s.dp, p.pp, all.rank());
   etp = group(Axis::etp, s.etp, expert_rank(s, 0, p.ep, p.edp, p.pp), p.etp);
   ep = group(Axis::ep, s.ep, expert_rank(s, p.etp, 0, p.edp, p.pp), p.ep);
   edp = group(Axis::edp, s.edp(), expert_rank(s, p.etp, p.ep, 0, p.pp), p.edp);

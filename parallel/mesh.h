@@ -45,7 +45,6 @@ struct Mesh {
   Comm tp, cp, dp, pp;      // ranks that differ in that coordinate alone
   Comm dp_cp;               // of one tp and pp: they hold the same dense parameters. Rank: cp + CP dp
   Comm tp_cp;               // of one dp and pp: they share the micro-batches. Rank: tp + TP cp
-  Comm stage;               // of one pp. Rank: tp + TP (cp + CP dp)
   Comm etp, ep, edp;        // expert grid
   Comm tied;                // first and last stage of one (tp, cp, dp): they both hold a tied embedding; others: one rank alone
   bool first_stage() const { return position.pp == 0; }

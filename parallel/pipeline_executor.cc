@@ -29,7 +29,6 @@ PipelineExecutor::PipelineExecutor(const ScheduleShape& shape, const Comm& pp, c
       slot_bytes_(std::size_t(activations.numel()) * size_of(dtype)) {
   AF_CHECK(pp.size() == shape.pipeline_size, "a schedule for {} ranks on a pipeline of {}", shape.pipeline_size, pp.size());
   plan_ = make_plan(shape, pp.rank());
-  forwards_ = make_plan(shape, std::vector<std::vector<Action>>(std::size_t(shape.pipeline_size), make_forwards(shape)), pp.rank());
   const std::size_t passes = std::size_t(shape.virtual_size) * shape.micro_batches;
   arriving_.assign(2 * passes, -1);
   inputs_.assign(passes, -1);
@@ -77,7 +76,7 @@ void PipelineExecutor::deliver(const Step& step, int slot) {
   }
 }
 
-void PipelineExecutor::do_step(const Step& step, int in, ForwardStage& forward, PipelineStage* backward) {
+void PipelineExecutor::do_step(const Step& step, int in, PipelineStage& stage) {
   const auto& [kind, m, chunk] = step.action;
   int out = in;
   if (kind == Action::forward) {
@@ -89,26 +88,24 @@ void PipelineExecutor::do_step(const Step& step, int in, ForwardStage& forward, 
   TimedAction timed = {step.action, now(), 0};
   switch (kind) {
     case Action::forward:
-      forward.forward(m, chunk, source, target);
+      stage.forward(m, chunk, source, target);
       break;
     case Action::backward:
-      backward->backward(m, chunk, target);
+      stage.backward(m, chunk, target);
       break;
     case Action::backward_input:
-      backward->backward_input(m, chunk, target);
+      stage.backward_input(m, chunk, target);
       break;
     case Action::backward_weight:
-      backward->backward_weight(m, chunk);
+      stage.backward_weight(m, chunk);
       break;
   }
   timed.end = now();
   timeline_.push_back(timed);
 
   int& held = place(inputs_, step.action, chunk);
-  if (kind == Action::forward && backward) {
+  if (kind == Action::forward) {
     held = in;
-  } else if (kind == Action::forward) {
-    if (in >= 0) give(in);
   } else if (kind != Action::backward_input && held >= 0) {
     give(std::exchange(held, -1));
   }
@@ -119,18 +116,15 @@ void PipelineExecutor::do_step(const Step& step, int in, ForwardStage& forward, 
   }
 }
 
-void PipelineExecutor::run(PipelineStage& stage) { play(plan_, stage, &stage); }
-void PipelineExecutor::evaluate(ForwardStage& stage) { play(forwards_, stage, nullptr); }
-
-void PipelineExecutor::play(const PipelinePlan& plan, ForwardStage& forward, PipelineStage* backward) {
+void PipelineExecutor::run(PipelineStage& stage) {
   const EndMessages end{messages_};
   const double start = now();
   timeline_.clear();
   std::size_t posted = 0;
-  for (const Step& step : plan.steps) {
+  for (const Step& step : plan_.steps) {
     for (; int(posted) < step.posted; ++posted) {
-      const PlannedReceive& receive = plan.receives[posted];
-      const Action& taker = plan.steps[receive.step].action;
+      const PlannedReceive& receive = plan_.receives[posted];
+      const Action& taker = plan_.steps[receive.step].action;
       const int slot = take();
       messages_[slot] = pp_.receive(slots_[slot].tensor, receive.from);
       place(arriving_, taker, taker.chunk) = slot;
@@ -141,7 +135,7 @@ void PipelineExecutor::play(const PipelinePlan& plan, ForwardStage& forward, Pip
       AF_CHECK(in >= 0, "{}: no message for it", str(step.action));
       messages_[in].wait();
     }
-    do_step(step, in, forward, backward);
+    do_step(step, in, stage);
   }
   finish_sends(true);
   seconds_ = now() - start;

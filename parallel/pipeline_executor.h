@@ -14,17 +14,13 @@
 namespace af {
 
 // A rank's part of the model. chunk: which of its virtual stages, 0 .. virtual_size - 1.
-class ForwardStage {
+class PipelineStage {
  public:
-  virtual ~ForwardStage() = default;
+  virtual ~PipelineStage() = default;
   // input and output [T, H]. The input is empty where the pipeline begins (chunk 0 of rank 0), the output where it ends (the last chunk
   // of the last rank, which computes the loss). The input stays as it is until the backward of this micro-batch and chunk, the weight
   // gradient included, has ended: it need not be copied.
   virtual void forward(int micro_batch, int chunk, const Tensor& input, const Tensor& output) = 0;
-};
-
-class PipelineStage : public ForwardStage {
- public:
   // d [T, H]: on entry the gradient of the output, on return that of the input, in the same memory. Where the pipeline ends it comes in
   // uninitialised, where it begins what is left in it does not matter. Adds the weight gradients.
   virtual void backward(int micro_batch, int chunk, const Tensor& d) = 0;
@@ -39,10 +35,9 @@ class PipelineExecutor {
   PipelineExecutor(const ScheduleShape& shape, const Comm& pp, const Device& device, const Shape& activations, DType dtype);
 
   const ScheduleShape& shape() const { return shape_; }
-  void run(PipelineStage& stage);      // all micro-batches, forward and backward; throws what the stage throws
-  void evaluate(ForwardStage& stage);  // their forwards alone; an input lives until the forward has ended
+  void run(PipelineStage& stage);  // all micro-batches, forward and backward; throws what the stage throws
 
-  // Of the last run or evaluation.
+  // Of the last run.
   const std::vector<TimedAction>& timeline() const { return timeline_; }  // seconds since its start; the order is that of execution
   double seconds() const { return seconds_; }
   double idle_seconds() const { return idle_seconds_; }  // of these, not in the stage's functions: waiting for messages
@@ -63,8 +58,7 @@ class PipelineExecutor {
   void deliver(const Step& step, int slot);
   void finish_sends(bool all);
   int& place(std::vector<int>& table, const Action& action, int chunk);
-  void play(const PipelinePlan& plan, ForwardStage& forward, PipelineStage* backward);
-  void do_step(const Step& step, int in, ForwardStage& forward, PipelineStage* backward);
+  void do_step(const Step& step, int in, PipelineStage& stage);
 
   ScheduleShape shape_;
   Comm pp_;
@@ -72,7 +66,7 @@ class PipelineExecutor {
   Shape activations_;
   DType dtype_;
   std::size_t slot_bytes_ = 0;
-  PipelinePlan plan_, forwards_;
+  PipelinePlan plan_;
   std::vector<Slot> slots_;
   std::vector<Pending> messages_;  // of each slot; must end before slots_ do
   std::vector<int> free_, sending_;

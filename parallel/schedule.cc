@@ -94,8 +94,6 @@ std::string str(const Action& action) {
                            : fmt::format("{}{}.{}", kLetters[action.kind], action.micro_batch, action.chunk);
 }
 
-std::vector<Action> make_forwards(const ScheduleShape& shape) { return passes(shape, Action::forward); }
-
 std::vector<Action> make_schedule(const ScheduleShape& shape, int rank) {
   const std::vector<std::string> wrong = problems(shape);
   AF_CHECK(wrong.empty(), "schedule: {}", wrong.empty() ? "" : wrong.front());

@@ -47,8 +47,6 @@ std::string str(const Action& action);  // "F3", "B3.1" (micro-batch 3 of chunk 
 
 // The order of work of one rank: 2 M V actions, 3 M V under zero_bubble.
 std::vector<Action> make_schedule(const ScheduleShape& shape, int rank);
-// Its forwards alone: for evaluation.
-std::vector<Action> make_forwards(const ScheduleShape& shape);
 
 // A place in the pipeline; rank -1: none. Where it is the rank itself (P = 1), the tensor is handed over, not sent.
 struct Endpoint {

@@ -127,7 +127,6 @@ void expect_groups(const MeshShape& s) {
                                      {"pp", &Mesh::pp, Axis::pp, groups_of(dense, {"pp"})},
                                      {"dp_cp", &Mesh::dp_cp, Axis::dp, groups_of(dense, {"dp", "cp"})},
                                      {"tp_cp", &Mesh::tp_cp, Axis::tp, groups_of(dense, {"tp", "cp"})},
-                                     {"stage", &Mesh::stage, Axis::world, groups_of(dense, {"tp", "cp", "dp"})},
                                      {"etp", &Mesh::etp, Axis::etp, groups_of(expert, {"etp"})},
                                      {"ep", &Mesh::ep, Axis::ep, groups_of(expert, {"ep"})},
                                      {"edp", &Mesh::edp, Axis::edp, groups_of(expert, {"edp"})}};

@@ -225,36 +225,6 @@ TEST(PipelineExecutor, AnyRankMayBeLate) {
   }
 }
 
-// Only forwards: what comes out at the end is the serial output, and nothing is held for a backward.
-TEST(PipelineExecutor, EvaluationIsTheForwardsAlone) {
-  for (const ScheduleShape& shape : {ScheduleShape{ScheduleKind::one_f_one_b, 4, 1, 9}, ScheduleShape{ScheduleKind::interleaved, 2, 3, 5},
-                                     ScheduleShape{ScheduleKind::zero_bubble, 1, 2, 4}}) {
-    std::vector<Layer> layers;
-    for (int g = 0; g < shape.virtual_stages(); ++g) layers.emplace_back(g);
-    run_ranks(shape.pipeline_size, {}, [&](const Comm& pp) {
-      PipelineExecutor executor(shape, pp, Device{}, {kTokens, kHidden}, DType::f64);
-      ToyStage stage(shape, pp.rank());
-      for (int times = 0; times < 2; ++times) {
-        stage.done.clear();
-        executor.evaluate(stage);
-        EXPECT_EQ(stage.done, make_forwards(shape));
-      }
-      EXPECT_LE(int(executor.buffers()), 3 + shape.micro_batches);
-      executor.run(stage);  // and a step after it
-      if (pp.rank() != shape.pipeline_size - 1) return;
-      for (int m = 0; m < shape.micro_batches; ++m) {
-        Matrix x(kTokens * kHidden), y(kTokens * kHidden);
-        for (int i = 0; i < kTokens * kHidden; ++i) x[i] = number(-1, m, i);
-        for (const Layer& layer : layers) {
-          layer.forward(x.data(), y.data());
-          std::swap(x, y);
-        }
-        EXPECT_EQ(stage.output(m), x);
-      }
-    });
-  }
-}
-
 // Measured idle shares are the simulator's where steps take what the simulator was told: sleeps, and the best of some trials, since
 // cores may be shared. A rank's run ends with its own last step: what earlier ranks do after it is not its idle time.
 TEST(PipelineExecutor, IdleSharesAreMeasured) {
