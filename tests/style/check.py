@@ -83,8 +83,28 @@ BROKEN = {  # each of these must be found
 }
 
 
+TYPE = re.compile(r"^(?:template <[^>\n]*>\n?\s*)?(?:class|struct|enum class) (\w+)(?![\w:<])[^;{]*\{", re.M)
+
+
+def repeated_types(sources: dict[str, str]) -> list[str]:
+    """Types of namespace af that two files define: the linker keeps one of their functions for both."""
+    files = {}
+    for path, text in sources.items():
+        if path.split("/")[0] in LAYERS:
+            shared = re.sub(r"^namespace \{$.*?^\}  // namespace$", "", text, flags=re.M | re.S)
+            for name in TYPE.findall(shared):
+                files.setdefault(name, []).append(path)
+    return [f"{' and '.join(paths)}: each defines a type {name}; one needs another name, or a namespace without one" for name, paths in files.items() if len(set(paths)) > 1]
+
+
 def main() -> int:
     passed = failed = 0
+    twice = {"core/a.h": "namespace af {\nstruct Twice {\n};\n}\n", "data/b.cc": "namespace af {\nclass Twice : public A {\n};\n}\n"}
+    apart = {"core/a.h": twice["core/a.h"], "data/b.cc": "namespace af {\nnamespace {\nclass Twice {\n};\n}  // namespace\nstruct Twice::Part {\n};\n}\n"}
+    good = len(repeated_types(twice)) == 1 and not repeated_types(apart)
+    passed, failed = passed + good, failed + (not good)
+    if not good:
+        print("the check misses a type that two files define, or sees one that there is not")
     for path, text in BROKEN.items():
         if problems_of(path, text):
             passed += 1
@@ -92,19 +112,25 @@ def main() -> int:
             failed += 1
             print(f"the check misses what is wrong with {path}: {text!r}")
     root = pathlib.Path(".")
+    sources = {}
     for folder in [*LAYERS, "tests", "examples"]:
         files = [p for p in sorted((root / folder).rglob("*")) if p.suffix in (".h", ".cc")]
-        found = [problem for p in files for problem in problems_of(p.as_posix(), p.read_text(encoding="utf-8"))]
+        texts = {p.as_posix(): p.read_text(encoding="utf-8") for p in files}
+        sources.update(texts)
+        found = [problem for path, text in texts.items() for problem in problems_of(path, text)]
         print("\n".join(found)) if found else None
         failed += bool(found)
         passed += not found
+    repeated = repeated_types(sources)
+    if repeated:
+        print("\n".join(repeated))
     strangers = sorted(p.name for p in root.iterdir() if not p.name.startswith(".") and p.name not in TOP_LEVEL | {"build", "runs"})
     if strangers:
         print(f"at the top level, where only {', '.join(sorted(TOP_LEVEL))} belong: {', '.join(strangers)}")
     without = [p.as_posix() for p in (root / "examples").iterdir() if p.is_dir() and not (p / "README.md").exists()]
     if without:
         print(f"examples without a README.md: {', '.join(without)}")
-    for bad in (strangers, without):
+    for bad in (repeated, strangers, without):
         failed += bool(bad)
         passed += not bad
     print(f"{passed} passed, {failed} failed, 0 skipped")
