@@ -160,7 +160,7 @@ TEST_F(DataProgram, LossOnRoles) {
   const std::string lines = file("a.jsonl", "{\"segments\": [{\"role\": \"user\", \"text\": \"q\"}, {\"role\": \"decision\", \"text\": \"one\"}]}\n");
   ASSERT_EQ(af_data({"tokenize", "--tokenizer", "bytes", "--input", lines, "--output", folder_ / "x.h5", "--loss-on", "judgement,decision"}).code, 0);
   EXPECT_EQ(documents_of("x.h5"), std::vector<std::string>{"qone<|endoftext|>"});
-  expect_part(af_data({"inspect", folder_ / "x.h5"}).out, "counted as targets       4");
+  expect_part(af_data({"inspect", folder_ / "x.h5"}).out, "counted as targets        4");
   EXPECT_EQ(Json::parse_file(folder_ / "x.h5.manifest.json").find("options")->find("loss-on")->string(), "decision,judgement");
   for (const char* wrong : {"decisions", "decision,", ","}) {
     const Outcome outcome = af_data({"tokenize", "--tokenizer", "bytes", "--input", lines, "--output", folder_ / "y.h5", "--loss-on", wrong});
