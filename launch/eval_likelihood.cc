@@ -134,6 +134,13 @@ TallyTable tables_of(const std::vector<Sample>& samples, const Results& results)
   });
   decisions([](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("decision, {} trajectories", outcome_of(s))); });
   decisions([](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("decision, wording {}", s.style)); });
+  for (const bool per_byte : {false, true}) {
+    const char* how = per_byte ? ", per byte" : "";
+    const auto options = [&](auto group) { each(QuestionKind::option, per_byte, group); };
+    options([&](const LikelihoodQuestion&, const Sample&) { return Name(0, fmt::format("option by its words{}", how)); });
+    options([&](const LikelihoodQuestion& q, const Sample&) { return Name(q.candidates.size(), fmt::format("option by its words, of {}{}", q.candidates.size(), how)); });
+    options([&](const LikelihoodQuestion&, const Sample& s) { return Name(0, fmt::format("option by its words, {} trajectories{}", outcome_of(s), how)); });
+  }
   each(QuestionKind::judgement, false, [](const LikelihoodQuestion&, const Sample&) { return Name(0, "judgement"); });
   add_balanced_judgement(results, table);
   each(QuestionKind::judgement, false,
@@ -155,7 +162,7 @@ std::string lines_of(const std::vector<Sample>& samples, const Results& results)
     if (results.log_likelihoods[q].empty()) continue;
     JsonLine line;
     line.add("id", samples[std::size_t(question.sample)].id).add("question", name_of(question.kind));
-    if (question.kind == QuestionKind::decision) line.add("step", question.step + 1);
+    if (question.kind == QuestionKind::decision || question.kind == QuestionKind::option) line.add("step", question.step + 1);
     line.add("options", std::int64_t(question.candidates.size())).add("right", question.right + 1);
     line.add("chosen", most_likely(question, results.log_likelihoods[q], false) + 1);
     line.add("log_likelihoods", std::span<const double>(results.log_likelihoods[q]));

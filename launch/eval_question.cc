@@ -49,6 +49,41 @@ LikelihoodQuestion decision_question(const Sample& sample, const Decision& decis
   return question;
 }
 
+// The segments before a decision that head its options ("Option 2:\n", "Solution [2]:\n"), in their order; empty where not all are there.
+std::vector<std::size_t> headers_of(const Sample& sample, const Decision& decision) {
+  std::vector<std::size_t> headers;
+  std::size_t at = std::size_t(decision.segment);
+  for (int k = decision.options; k >= 1; --k) {
+    const std::string words[] = {fmt::format("Option {}:\n", k), fmt::format("Solution [{}]:\n", k)};
+    const auto heads = [&](const SampleSegment& s) { return s.role == Role::other && (s.text.ends_with(words[0]) || s.text.ends_with(words[1])); };
+    while (at > 0 && !heads(sample.segments[at - 1])) --at;
+    if (at == 0) return {};
+    headers.insert(headers.begin(), --at);
+  }
+  return headers;
+}
+
+// Each option in the first one's place: what a model that takes no part in the numbering holds for the likeliest step. (Small models know
+// what follows long before they can point at it by a number: Robinson et al., "Leveraging large language models for multiple choice
+// question answering", 2023, on "cloze" against "multiple choice" prompts.)
+std::optional<LikelihoodQuestion> option_question(const Sample& sample, const Decision& decision) {
+  std::vector<std::size_t> headers = headers_of(sample, decision);
+  if (headers.empty()) return std::nullopt;
+  headers.push_back(std::size_t(decision.segment));
+  LikelihoodQuestion question{QuestionKind::option};
+  for (std::size_t k = 0; k + 1 < headers.size(); ++k) {
+    std::string words;
+    for (std::size_t i = headers[k] + 1; i < headers[k + 1]; ++i) words += sample.segments[i].text;
+    while (words.ends_with('\n')) words.pop_back();  // the next header's, or its own: the tags say where it ends
+    if (words.empty()) return std::nullopt;
+    question.candidates.push_back(std::move(words));
+  }
+  question.begin = begin_of(sample, headers[0] + 1);
+  question.end = question.begin + question.candidates[0].size();
+  question.right = decision.chosen - 1;
+  return question;
+}
+
 // "My decision is [Correct]\n" against "... [Incorrect]\n".
 std::optional<LikelihoodQuestion> judgement_question(const Sample& sample) {
   for (std::size_t i = sample.segments.size(); i-- > 0;) {
@@ -134,7 +169,13 @@ class Distractors {
 }  // namespace
 
 const char* name_of(QuestionKind kind) {
-  return kind == QuestionKind::decision ? "decision" : kind == QuestionKind::judgement ? "judgement" : "answer";
+  switch (kind) {
+    case QuestionKind::decision: return "decision";
+    case QuestionKind::option: return "option";
+    case QuestionKind::judgement: return "judgement";
+    case QuestionKind::answer: break;
+  }
+  return "answer";
 }
 
 std::vector<LikelihoodQuestion> questions_of(std::span<const Sample> samples, int distractors, std::uint64_t seed) {
@@ -148,8 +189,12 @@ std::vector<LikelihoodQuestion> questions_of(std::span<const Sample> samples, in
     int step = 0;
     for (const Decision& decision : samples[i].decisions) {
       LikelihoodQuestion question = decision_question(samples[i], decision);
+      std::optional<LikelihoodQuestion> option = option_question(samples[i], decision);
       question.step = step++;
-      if (decision.options > 1) add(i, std::move(question));
+      if (decision.options < 2) continue;
+      if (option) option->step = question.step;
+      add(i, std::move(question));
+      if (option) add(i, std::move(*option));
     }
     if (std::optional<LikelihoodQuestion> question = judgement_question(samples[i])) add(i, std::move(*question));
     if (std::optional<LikelihoodQuestion> question = others.question(samples[i], i)) add(i, std::move(*question));

@@ -12,6 +12,7 @@ namespace af {
 
 enum class QuestionKind {
   decision,   // of HAS: each option's number in the words of the decision
+  option,     // of HAS: each option's own words where the first option stands: which step follows from what came before?
   judgement,  // of HAS: Correct or Incorrect
   answer,     // of FAS: the answer (planning: the first action), against those of other samples
 };
@@ -20,10 +21,10 @@ const char* name_of(QuestionKind kind);
 struct LikelihoodQuestion {
   QuestionKind kind;
   std::int64_t sample = 0;         // its index among all
-  int step = 0;                    // decision: 0-based
+  int step = 0;                    // decision, option: 0-based
   std::size_t begin = 0, end = 0;  // bytes of text_of(sample) that a candidate takes the place of
   std::vector<std::string> candidates = {};
-  int right = 0;  // candidates[right] is what stands there
+  int right = 0;  // candidates[right] is what stands there; option: what was chosen
 };
 
 // All that can be asked. Decisions and judgements of one option are none. An answer has `distractors` wrong candidates, drawn from the

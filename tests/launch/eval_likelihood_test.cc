@@ -106,7 +106,8 @@ stages: [{name: a, seq_length: 4096, train_iters: 1, global_batch_size: 1, lr: {
       for (std::size_t q = 0; q < of[s].size(); ++q) {
         const LikelihoodQuestion& question = of[s][q];
         const std::string text = text_of(samples[s]);
-        EXPECT_EQ(text.substr(question.begin, question.end - question.begin), question.candidates[std::size_t(question.right)]);
+        const int there = question.kind == QuestionKind::option ? 0 : question.right;
+        EXPECT_EQ(text.substr(question.begin, question.end - question.begin), question.candidates[std::size_t(there)]);
         std::vector<std::vector<std::int32_t>> whole;
         std::vector<std::size_t> ends;
         for (const std::string& candidate : question.candidates) {
@@ -158,12 +159,15 @@ TEST_F(Evaluated, EqualsEachCandidateByItselfInWords) {
 TEST(Questions, WhatIsAsked) {
   const std::vector<Sample> samples = has_samples(3, 3, HasWording::solutions);
   const std::vector<LikelihoodQuestion> questions = questions_of(samples, 3, 1);
-  ASSERT_EQ(questions.size(), 1U + 2 + 3 + 3);
+  ASSERT_EQ(questions.size(), 2 * (1U + 2 + 3) + 3);
   EXPECT_EQ(questions[0].candidates[1], "I choice Solution [2]\n");
   EXPECT_EQ(questions[0].right + 1, samples[0].decisions[0].chosen);
-  EXPECT_EQ(questions[1].kind, QuestionKind::judgement);
-  EXPECT_EQ(questions[1].candidates, (std::vector<std::string>{"My decision is [Correct]\n", "My decision is [Incorrect]\n"}));
-  EXPECT_EQ(questions[1].right, 1);  // sample 0 failed
+  EXPECT_EQ(questions[1].kind, QuestionKind::option);
+  EXPECT_EQ(std::set<std::string>(questions[1].candidates.begin(), questions[1].candidates.end()), (std::set<std::string>{step(0), step(1), step(2)}));
+  EXPECT_EQ(questions[1].candidates[std::size_t(questions[1].right)], step(0));
+  EXPECT_EQ(questions[2].kind, QuestionKind::judgement);
+  EXPECT_EQ(questions[2].candidates, (std::vector<std::string>{"My decision is [Correct]\n", "My decision is [Incorrect]\n"}));
+  EXPECT_EQ(questions[2].right, 1);  // sample 0 failed
   std::vector<Sample> wrong = samples;
   wrong[0].decisions[0].chosen = wrong[0].decisions[0].chosen % 3 + 1;
   EXPECT_THROW(questions_of(wrong, 3, 1), UserError);

@@ -188,6 +188,10 @@ def asked(sample, line, samples):
         word = "Correct" if sample["outcome"] else "Incorrect"
         return "".join(texts[:-1]), [texts[-1].replace(word, other) for other in ("Correct", "Incorrect")]
     decision = sample["decisions"][line["step"] - 1]
+    if line["question"] == "option":  # each in the place of the first
+        heads = [max(i for i in range(decision["segment"]) if texts[i].endswith((f"Option {k + 1}:\n", f"Solution [{k + 1}]:\n"))) for k in range(decision["options"])]
+        ends = [*heads[1:], decision["segment"]]
+        return "".join(texts[: heads[0] + 1]), ["".join(texts[head + 1 : end]).rstrip("\n") for head, end in zip(heads, ends)]
     text, chosen = texts[decision["segment"]], str(decision["chosen"])
     return "".join(texts[: decision["segment"]]), [text.replace(chosen, str(i + 1)) for i in range(decision["options"])]
 
@@ -208,7 +212,7 @@ def check_likelihood(counter, build, out):
     mutants = [json.loads(line)["log_likelihoods"] for line in (out / "mutant.jsonl").read_text().splitlines()]
     by_id = {s["id"]: s for s in samples}
     lines = [json.loads(line) for line in (out / "lines.jsonl").read_text().splitlines()]
-    counter.check("likelihood: questions", len(lines) == 12 + 8 + 5, f"{len(lines)}")
+    counter.check("likelihood: questions", len(lines) == 2 * 12 + 8 + 5, f"{len(lines)}")
     for line in lines:
         sample, ours = by_id[line["id"]], torch.tensor(line["log_likelihoods"], dtype=torch.float64)
         name = f"likelihood: {line['id']} {line['question']} {line.get('step', '')}"
