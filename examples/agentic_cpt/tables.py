@@ -28,8 +28,13 @@ TABLES = {
     "Do two stages help? (FAS + HAS)": [("untrained", "untrained"), ("one stage", "one stage"), ("two stages", "two stages")],
     "Does HAS help? (two stages)": [("untrained", "untrained"), ("FAS", "FAS alone"), ("FAS + HAS", "two stages")],
 }
-COLUMNS = [("decision", "decisions"), ("judgement, good and failed weighing the same", "judgements"), ("answer, fas_planning, per byte", "answers"),
-           ("answer, fas_reasoning, per byte", "reasoned answers")]
+COLUMNS = [
+    ("option by its words, good trajectories, per byte", "decisions"),
+    ("decision", "by number"),
+    ("judgement, good and failed weighing the same", "judgements"),
+    ("answer, fas_planning, per byte", "answers"),
+    ("answer, fas_reasoning, per byte", "reasoned answers"),
+]
 
 
 def run(*command):
