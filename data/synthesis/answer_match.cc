@@ -48,8 +48,9 @@ std::string number_or_word(std::string_view word) {
   const bool plain = digits.find_first_not_of("0123456789.-") == digits.npos && digits.size() < 16;  // exact in a double
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (!plain || error != std::errc() || end != digits.data() + digits.size()) return digits;
+  if (value == 0) return "0";  // "-0" too; numeric code is compiled without signed zeros, so the sign would stay
   char buffer[32];
-  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value == 0 ? 0 : value).ptr};
+  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr};
 }
 
 std::vector<std::string> words_of(std::string_view text) {
