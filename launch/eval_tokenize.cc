@@ -94,7 +94,7 @@ TokenizedQuestion tokenize_question(Encoder& encoder, const Spelled& document, s
   out.position = std::int64_t(window.first() + common);
   if (out.position == 0) user_error("sample {}: nothing stands before the {} that is asked for", sample, name_of(question.kind));
   for (const Tokens& t : tokens) out.candidates.emplace_back(t.begin() + std::ptrdiff_t(common), t.end());
-  keep_what_differs(out.candidates);
+  if (question.kind != QuestionKind::option) keep_what_differs(out.candidates);  // an option's rest says how well the word before fitted
   return out;
 }
 
