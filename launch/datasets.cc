@@ -19,6 +19,12 @@ std::vector<DatasetRecord> dataset_records(const Config& config) {
   return out;
 }
 
+std::vector<SourceSpec> sources_of(const StageConfig& stage) {
+  std::vector<SourceSpec> sources;
+  for (const DataSource& source : stage.data) sources.push_back({source.path, source.name, source.weight});
+  return sources;
+}
+
 std::vector<JsonLine> to_json_lines(std::span<const DatasetRecord> datasets) {
   std::vector<JsonLine> out;
   for (const DatasetRecord& dataset : datasets) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "data/batch_stream.h"
 #include "data/json.h"
 #include "data/token_dataset.h"
 #include "launch/config.h"
@@ -19,6 +20,8 @@ struct DatasetRecord {
 
 // Each file that a stage or the validation names, once.
 std::vector<DatasetRecord> dataset_records(const Config& config);
+
+std::vector<SourceSpec> sources_of(const StageConfig& stage);  // the mix, for its stream
 
 std::vector<JsonLine> to_json_lines(std::span<const DatasetRecord> datasets);  // for an event of metrics.jsonl
 Json to_json(std::span<const DatasetRecord> datasets);                         // for a checkpoint's state.json

@@ -17,8 +17,8 @@ KINDS = {  # name: how often, in a sample and with --full; a sample has each onc
     "kill_rank": (8, 8), "kill_in_save": (4, 4), "kill_in_rename": (2, 3), "kill_in_handover": (2, 3), "kill_mpirun": (3, 3), "stop_rank": (1, 2),
     "damage": (6, 6), "io_error": (5, 5), "full_disk": (1, 2), "unreadable": (2, 2), "cut_link": (0, 1),
 }
-# Nobody but mpirun can say it. It does not always notice the signal: then it has "Primary job  terminated normally, but 1 process returned a non-zero exit code".
-KILLED = r"process rank {rank} .*signal 9|1 process returned\s+a non-zero exit code"
+# Nobody but mpirun can say it. It does not always notice the signal: then it has a process that "returned a non-zero exit code", and ends with 128 + 9.
+KILLED = r"process rank {rank} .*signal 9|1 process returned\s+a non-zero exit code[\s\S]*\nexit code 137$"
 SAVES = ["stage1-2", "stage1-4", "stage1-6", "stage1-8", "stage2-10", "stage2-12", "stage2-14"]
 
 
@@ -90,7 +90,7 @@ class Episode:
         if not ended:
             self.problem(f"not ended {LIMIT} s after: " + ("mpirun runs" if code is None else f"processes {sorted(left)} are left"), output)
             return True
-        said = expected is None or re.search(expected, output)
+        said = expected is None or re.search(expected, f"{output}\nexit code {code}")
         if code == 0 and not (may_finish and said):
             return False
         if not said:
