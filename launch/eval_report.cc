@@ -33,7 +33,7 @@ double Tally::standard_error() const { return error_of(&Sums::right, nullptr); }
 
 double Tally::above_chance() const {
   double error = error_of(&Sums::right, &Sums::chance);
-  if (error == 0) error = std::sqrt(chance_variance_) / total_.weight;  // all right or all wrong
+  if (error < 1e-12) error = std::sqrt(chance_variance_) / total_.weight;  // all right or all wrong, but for rounding
   return error > 0 ? (accuracy() - chance()) / error : 0;
 }
 

@@ -232,5 +232,13 @@ TEST(Tally, Weights) {
   EXPECT_NEAR(all_right.above_chance(), 0.5 / (0.5 / 4), 1e-12);
 }
 
+// All wrong: thirds do not add up exactly, and what is left of them is no error of measurement.
+TEST(Tally, AllWrongAtAThird) {
+  Tally tally;
+  for (int sample = 0; sample < 7; ++sample)
+    for (int choice = 0; choice <= sample; ++choice) tally.add(sample, false, 1.0 / 3);
+  EXPECT_NEAR(tally.above_chance(), -(1.0 / 3) / (std::sqrt(28 * 2.0 / 9) / 28), 1e-9);
+}
+
 }  // namespace
 }  // namespace af
