@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 
@@ -88,6 +90,13 @@ std::vector<Option> connection_options() {
        "endpoint: before the first retry, then twice as long each time up to a minute, or what the server asks for (default 1)",
        {},
        false},
+      {"--cacert",
+       Takes::one_value,
+       "FILE",
+       "endpoint: the certificates (PEM) to trust in the place of the system's, for https:// with one that you made yourself; a proxy is what http_proxy, "
+       "https_proxy and no_proxy in the environment say",
+       {},
+       false},
       {"--connect-timeout", Takes::one_value, "SECONDS", "endpoint: for a connection (default 10)", {}, false},
       {"--timeout", Takes::one_value, "SECONDS", "endpoint: for a whole reply (default 600)", {}, false},
       {"--request-extra",
@@ -111,6 +120,9 @@ EndpointOptions connection_from(const Arguments& arguments) {
   const char* key = std::getenv(options.api_key_env.c_str());
   if (!key && arguments.has("--api-key-env")) user_error("--api-key-env {}: no such environment variable is set", options.api_key_env);
   options.api_key = key ? key : "";
+  options.certificates = arguments.value("--cacert");
+  if (!options.certificates.empty() && ::access(options.certificates.c_str(), R_OK) != 0)
+    user_error("--cacert {}: cannot be read: {}", options.certificates, std::strerror(errno));
   options.concurrency = concurrency_of(arguments);
   options.retries = int(integer_within(arguments, "--retries", options.retries, 0, 1000));
   options.retry_wait = seconds_of(arguments, "--retry-wait", options.retry_wait);

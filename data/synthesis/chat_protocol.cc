@@ -35,6 +35,11 @@ std::int64_t count(const Json* usage, std::string_view name) {
   return value && value->is_integer() ? std::max<std::int64_t>(0, value->integer()) : 0;
 }
 
+std::string shortened(std::string text) {
+  if (text.size() > kLongestMessage) text = text.substr(0, kLongestMessage - 3) + "...";
+  return printable(text);
+}
+
 }  // namespace
 
 bool is_reserved_member(std::string_view name) {
@@ -60,16 +65,16 @@ std::string chat_body(const ChatRequest& request, const std::string& model, cons
   return body.dump();
 }
 
-std::string read_chat_reply(std::string_view body, ChatReply& reply) {
+std::string read_chat_reply(std::string_view body, ChatReply& reply, std::string_view secret) {
   Json json;
   try {
     json = Json::parse(body, "the reply");
   } catch (const UserError& error) {
-    return error.what();
+    return shortened(without_secret(error.what(), secret));
   }
   const Json* choice = first_of(json.find("choices"));
   const Json* message = member(choice, "message");
-  if (!message || !message->is_object()) return fmt::format("the reply has no choices[0].message: {}", server_message(body));
+  if (!message || !message->is_object()) return fmt::format("the reply has no choices[0].message: {}", server_message(body, secret));
   // null is what a server that keeps thoughts apart says when max_tokens ended them.
   const Json* content = message->find("content");
   if (content && !content->is_string() && !content->is_null()) return fmt::format("choices[0].message.content is {}", content->describe());
@@ -81,7 +86,14 @@ std::string read_chat_reply(std::string_view body, ChatReply& reply) {
   return "";
 }
 
-std::string server_message(std::string_view body) {
+std::string without_secret(std::string text, std::string_view secret) {
+  constexpr std::string_view kInstead = "***";
+  if (secret.empty()) return text;
+  for (std::size_t at = 0; (at = text.find(secret, at)) != text.npos; at += kInstead.size()) text.replace(at, secret.size(), kInstead);
+  return text;
+}
+
+std::string server_message(std::string_view body, std::string_view secret) {
   std::string text(body);
   try {
     const Json json = Json::parse(body, "");
@@ -92,8 +104,7 @@ std::string server_message(std::string_view body) {
   }
   for (char& c : text)
     if (c == '\n' || c == '\r' || c == '\t') c = ' ';
-  if (text.size() > kLongestMessage) text = text.substr(0, kLongestMessage - 3) + "...";
-  return printable(text);
+  return shortened(without_secret(std::move(text), secret));
 }
 
 }  // namespace af

@@ -16,10 +16,12 @@ std::string chat_body(const ChatRequest& request, const std::string& model, cons
 // The members that chat_body() writes itself, and those that would change how the reply is read: `extra` may not have them.
 bool is_reserved_member(std::string_view name);
 
-// The answer in a reply's body; where there is none, what is wrong with it, and `reply` is as it was.
-std::string read_chat_reply(std::string_view body, ChatReply& reply);
+// The answer in a reply's body; where there is none, what is wrong with it (as server_message() says it), and `reply` is as it was.
+std::string read_chat_reply(std::string_view body, ChatReply& reply, std::string_view secret = {});
 
-// What a server says of an error, in one line of at most 300 bytes: {"error": {"message": ...}} and its relatives, or the text itself.
-std::string server_message(std::string_view body);
+// What a server says of an error, in one line of at most 300 bytes: {"error": {"message": ...}} and its relatives, or the text itself. Some servers
+// repeat the key in their complaint: `secret` becomes "***" before the text is cut, for half a key is one too many.
+std::string server_message(std::string_view body, std::string_view secret = {});
+std::string without_secret(std::string text, std::string_view secret);
 
 }  // namespace af

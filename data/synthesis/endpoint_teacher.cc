@@ -20,7 +20,7 @@ EndpointOptions checked(EndpointOptions options) {
   // Not shown: it may hold a password.
   if (rest.substr(0, rest.find('/')).find('@') != rest.npos)
     user_error("endpoint: its address holds a name or a password; a key goes into {}", options.api_key_env);
-  if (std::ranges::any_of(url, [](unsigned char c) { return c <= ' ' || c == '?' || c == '#'; })) user_error("endpoint {}: {}", url, example);
+  if (std::ranges::any_of(url, [](unsigned char c) { return c <= ' ' || c == '?' || c == '#'; })) user_error("endpoint {}: {}", url.substr(0, url.find_first_of("?#")), example);
   if (url.ends_with("/chat/completions")) user_error("endpoint {}: give it without /chat/completions", url);
   if (options.model.empty()) user_error("endpoint {}: which model?", url);
   if (std::ranges::any_of(options.api_key, [](unsigned char c) { return c < ' ' || c == 127; }))
@@ -73,7 +73,8 @@ ChatReply EndpointTeacher::chat(const ChatRequest& request) {
 }
 
 ChatReply EndpointTeacher::ask(const std::string& body, const std::string& key, const std::string& purpose) {
-  HttpRequest request{options_.base_url + "/chat/completions", body, {}, options_.connect_seconds, options_.reply_seconds};
+  HttpRequest request{options_.base_url + "/chat/completions", body, {}, options_.connect_seconds, options_.reply_seconds,
+                      options_.certificates};
   if (!options_.api_key.empty()) request.headers.push_back("Authorization: Bearer " + options_.api_key);
   const std::uint64_t seed = std::stoull(key.substr(0, 16), nullptr, 16);
   const std::int64_t answers_before = answers();
@@ -116,31 +117,25 @@ EndpointTeacher::Attempt EndpointTeacher::attempt(const HttpRequest& request) {
     std::lock_guard lock(mutex_);
     if (stopped_) throw TeacherError(TeacherError::Kind::stopped, "stopped");
   }
-  if (!http.error.empty()) return {again, {}, without_key(http.error)};
+  const std::string &url = options_.base_url, &env = options_.api_key_env, &key = options_.api_key;
+  if (http.untrusted) user_error("the endpoint {} has a certificate that is not to be trusted: {}\n--cacert FILE names the certificates (PEM) that are", url, http.error);
+  if (!http.error.empty()) return {again, {}, without_secret(http.error, key)};
   if (http.status == 200) {
     ChatReply reply;
-    const std::string problem = read_chat_reply(http.body, reply);
+    const std::string problem = read_chat_reply(http.body, reply, key);
     if (problem.empty()) return {answered, std::move(reply), ""};
-    return {again, {}, without_key(problem)};
+    return {again, {}, problem};
   }
-  const std::string said = without_key(fmt::format("HTTP {}: {}", http.status, server_message(http.body)));
+  const std::string said = fmt::format("HTTP {}: {}", http.status, server_message(http.body, key));
   if (is_passing_status(http.status)) return {again, {}, said, http.retry_after};
   if (http.status == 400 || http.status == 413 || http.status == 422) return {refused, {}, said};
-  const std::string &url = options_.base_url, &env = options_.api_key_env;
   if (http.status == 401 || http.status == 403) {
-    if (options_.api_key.empty()) user_error("the endpoint {} wants a key, and the environment variable {} holds none ({})", url, env, said);
+    if (key.empty()) user_error("the endpoint {} wants a key, and the environment variable {} holds none ({})", url, env, said);
     user_error("the endpoint {} does not accept the key in the environment variable {} ({})", url, env, said);
   }
-  if (http.status >= 300 && http.status < 400) user_error("the endpoint {} redirects to {}: give that address", url, without_key(http.location));
+  if (http.status >= 300 && http.status < 400) user_error("the endpoint {} redirects to {}: give that address", url, without_secret(http.location, key));
   if (http.status == 404) user_error("the endpoint {} has no chat completions at this address, or no model {} ({})", url, options_.model, said);
   user_error("the endpoint {} does not answer chat completions ({})", url, said);
-}
-
-// Some servers repeat the key in their complaint.
-std::string EndpointTeacher::without_key(std::string text) const {
-  const std::string& key = options_.api_key;
-  for (std::size_t at = 0; !key.empty() && (at = text.find(key, at)) != text.npos;) text.replace(at, key.size(), "***"), at += 3;
-  return text;
 }
 
 void EndpointTeacher::wait(double seconds) {

@@ -24,6 +24,7 @@ struct EndpointOptions {
   int retries = 10;                            // attempts after the first
   double retry_wait = 1;                       // seconds before the first retry (retry.h)
   double connect_seconds = 10, reply_seconds = 600;
+  std::string certificates{};                      // http_client.h
   Json extra{};                                    // an object with more members of each request, or null
   std::string journal;                             // the file
   std::function<void(const std::string&)> note{};  // told of what goes wrong and is tried again; by any thread; may be empty
@@ -50,7 +51,6 @@ class EndpointTeacher : public Teacher {
   [[noreturn]] void refused(const std::string& purpose, const std::string& said);
   [[noreturn]] void unavailable(const std::string& purpose, std::int64_t answers_before, const std::string& problem);
   std::int64_t answers() const;
-  std::string without_key(std::string text) const;
   void wait(double seconds);
   void account(const std::string& purpose, const TokenUsage& more);
 

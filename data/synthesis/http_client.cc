@@ -54,12 +54,14 @@ void describe(Transfer& transfer) {
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, &transfer);
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer.detail);
   curl_easy_setopt(easy, CURLOPT_PRIVATE, &transfer);
+  if (!request.certificates.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, request.certificates.c_str());
 }
 
 void read_result(Transfer& transfer, CURLcode result) {
   HttpReply& reply = transfer.reply;
   if (result != CURLE_OK) {
     reply.error = transfer.detail[0] ? transfer.detail : curl_easy_strerror(result);
+    reply.untrusted = result == CURLE_PEER_FAILED_VERIFICATION || result == CURLE_SSL_CACERT_BADFILE || result == CURLE_SSL_ISSUER_ERROR;
     if (result == CURLE_WRITE_ERROR) reply.error = fmt::format("the reply is longer than {} MiB", HttpClient::kMostBytes >> 20);
   }
   long status = 0;

@@ -1,4 +1,5 @@
-// HTTP requests, many at a time: callers wait, one thread of the client's own moves all bytes (libcurl's multi interface).
+// HTTP requests, many at a time: callers wait, one thread of the client's own moves all bytes (libcurl's multi interface). Proxies are those of
+// the environment, as for curl: http_proxy, https_proxy, all_proxy, no_proxy.
 #pragma once
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@ struct HttpRequest {
   std::string body;                  // POSTed as application/json
   std::vector<std::string> headers;  // "Authorization: Bearer ..."; in no message
   double connect_seconds = 10, reply_seconds = 600;
+  std::string certificates{};  // PEM file of those that may sign an https server's; "": the system's
 };
 
 struct HttpReply {
@@ -19,6 +21,7 @@ struct HttpReply {
   std::string body;
   std::string location;    // where a redirection leads; it is not followed
   double retry_after = 0;  // seconds, from a number or a date; 0: none is given
+  bool untrusted = false;  // the error is the server's certificate: asking again will not help
 };
 
 class HttpClient {

@@ -35,8 +35,10 @@ def reply_of(request, answer):
 
 
 class Endpoint:
-    def __init__(self, plan=lambda request, attempt: None, answer=default_answer, latency=0.0, port=0):
+    def __init__(self, plan=lambda request, attempt: None, answer=default_answer, latency=0.0, port=0, tls=None):
         self.plan, self.answer, self.latency, self.port = plan, answer, latency, port
+        self.tls = tls        # an ssl.SSLContext: https
+        self.targets = set()  # of the requests' first lines
         self.events = []      # (time, key, fault or None), as requests come
         self.attempts = {}    # key: the number of the latest one
         self.finished = {}    # key: answers sent whole
@@ -52,7 +54,7 @@ class Endpoint:
 
         def run():
             asyncio.set_event_loop(self.loop)
-            self.server = self.loop.run_until_complete(asyncio.start_server(self.serve, "127.0.0.1", self.port, backlog=1024))
+            self.server = self.loop.run_until_complete(asyncio.start_server(self.serve, "127.0.0.1", self.port, backlog=1024, ssl=self.tls))
             self.port = self.server.sockets[0].getsockname()[1]
             started.set()
             self.loop.run_forever()
@@ -60,7 +62,7 @@ class Endpoint:
         self.thread = threading.Thread(target=run, daemon=True)
         self.thread.start()
         started.wait()
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/v1"
         return self
 
     def __exit__(self, *_):
@@ -88,6 +90,7 @@ class Endpoint:
     async def one(self, reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         fields = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in head.split("\r\n")[1:] if ":" in line)}
+        self.targets.add(head.split(" ")[1])
         body = await reader.readexactly(int(fields["content-length"]))
         key, request = key_of(body), json.loads(body)
         self.authorizations.add(fields.get("authorization"))
@@ -130,6 +133,9 @@ class Endpoint:
         elif fault == "401":
             token = next(iter(self.authorizations - {None}), "nobody")
             self.send(writer, 401, json.dumps({"error": {"message": f"Incorrect API key provided: {token}"}}).encode())
+        elif fault in ("401-cut", "echo-200"):  # the key stands where a message is cut
+            token = next(iter(self.authorizations - {None}), "nobody")
+            self.send(writer, 401 if fault == "401-cut" else 200, json.dumps({"error": {"message": "x" * 278 + token}}).encode())
         elif fault == "307":
             self.send(writer, 307, b"", "Location: http://127.0.0.1:1/elsewhere\r\n")
         elif fault.isdigit():
