@@ -95,8 +95,16 @@ WorldAccess world_of(const std::string& path, const WorldOptions& options) {
           [held](int entity) { return held->world.page_url(entity + 1); }};
 }
 
-// All that a command needs, and the loop.
-int run(const Arguments& arguments, const std::function<MakeSample(const QuestionMaker&, const Wording&, const std::string& memory)>& worker) {
+// How many options the steps of trajectories have.
+struct StepCounts {
+  std::int64_t steps = 0, options = 0, fewer = 0;
+  void add(const Sample& sample, int least) {
+    for (const Decision& decision : sample.decisions) ++steps, options += decision.options, fewer += decision.options < least;
+  }
+};
+
+// All that a command needs, and the loop. least_options: that a step was asked to have; fewer are counted.
+int run(const Arguments& arguments, int least_options, const std::function<MakeSample(const QuestionMaker&, const Wording&, const std::string& memory)>& worker) {
   const auto begin = std::chrono::steady_clock::now();
   const std::string path = arguments.value("--memory"), output = arguments.value("--output");
   BatchOptions options;
@@ -113,6 +121,7 @@ int run(const Arguments& arguments, const std::function<MakeSample(const Questio
   if (!file) user_error("{}: cannot write", part);
   Progress progress("samples", ::isatty(STDERR_FILENO) != 0);
   std::map<std::string, std::int64_t> kinds;
+  StepCounts steps;
   std::int64_t bytes = 0, kept = 0;
   const BatchCounts counts = make_batch(
       options, [&] { return worker(maker, wording, path); },
@@ -120,6 +129,7 @@ int run(const Arguments& arguments, const std::function<MakeSample(const Questio
         const std::string line = to_json_line(sample);
         file.write(line.data(), std::streamsize(line.size()));
         if (!file) user_error("{}: cannot write (is the disk full?)", part);
+        steps.add(sample, least_options);
         ++kinds[sample.kind + " " + sample.style], bytes += std::int64_t(line.size());
         progress.show(double(++kept) / double(options.count), bytes);
       });
@@ -136,6 +146,11 @@ int run(const Arguments& arguments, const std::function<MakeSample(const Questio
   fmt::print("{}: {} samples, {:.1f} MB of text, {:.1f} s\n", output, counts.kept, double(counts.bytes) / 1e6, seconds);
   for (const auto& [kind, count] : kinds) fmt::print("  {:<28}{:>10}\n", kind, count);
   fmt::print("  near duplicates dropped     {:>10}\n", counts.near_duplicates);
+  if (steps.steps > 0) {
+    fmt::print("  steps                       {:>10} with {:.2f} options each\n", steps.steps, double(steps.options) / double(steps.steps));
+    fmt::print("  with fewer than asked for   {:>10}{}\n", steps.fewer,
+               steps.fewer > 0 ? fmt::format(" (style synthesis: no {} values of which each has a page that shares it alone)", least_options) : "");
+  }
   return kExitDone;
 }
 
@@ -196,7 +211,7 @@ int run_fas_offline(const Arguments& arguments) {
   const int per_entity = number_of(arguments, "--styles-per-memory", kStyles, 1, 1000);
   const std::string kind = arguments.value("--kind", "both");
   const double reasoning_share = kind == "planning" ? 0 : kind == "reasoning" ? 1 : share_of(arguments, "--reasoning-share", 0.2);
-  return run(arguments, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
+  return run(arguments, 0, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
     const auto planner = std::make_shared<OfflinePlanner>(maker, wording, world_of(path, {}).page_url);
     return [=, &maker](std::int64_t number) -> std::optional<Sample> {
       Dice entity_dice(seed, hash_name(fmt::format("entity {}", number / per_entity))), dice(seed, hash_name(fmt::format("fas {}", number)));
@@ -229,7 +244,7 @@ int run_has_offline(const Arguments& arguments) {
   options.most_bytes = number_of(arguments, "--most-bytes", 6000, 500, 1 << 30);
   const std::string wording_name = arguments.value("--wording", "both");
   if (wording_name != "both") options.wording = wording_name == name_of(HasWording::decision) ? HasWording::decision : HasWording::solutions;
-  return run(arguments, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
+  return run(arguments, options.least_options, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
     const auto trajectories = std::make_shared<TrajectoryMaker>(maker, wording, options);
     const WorldAccess access = world_of(path, world);
     return [=](std::int64_t number) -> std::optional<Sample> {

@@ -278,6 +278,12 @@ def main() -> int:
     common = {e for s in train for e in s["entities"]} & {e for s in held for e in s["entities"]}
     check("no question of one split is about an entity of the other", sorted(common))
 
+    done = program("af_synth", "has", "--memory", WORK / "mem.db", "--count", 300, "--options", "3..3", "--output", WORK / "three.jsonl")
+    counts = [d["options"] for s in read_samples(WORK / "three.jsonl") for d in s["decisions"]]
+    said = re.search(r"steps +(\d+) with (\S+) options each\n  with fewer than asked for +(\d+)", done.stdout)
+    right = said and (int(said[1]), said[2], int(said[3])) == (len(counts), f"{sum(counts) / len(counts):.2f}", counts.count(2))
+    check("steps with fewer options than asked for are counted", [] if right and 0 < counts.count(2) < len(counts) / 4 and set(counts) == {2, 3} else [done.stdout])
+
     for threads in (1, 3):
         synth("has", f"threads{threads}.jsonl", 150, "--threads", threads, "--seed", 9)
     check("the number of threads changes nothing", [] if (WORK / "threads1.jsonl").read_bytes() == (WORK / "threads3.jsonl").read_bytes() else ["it does"])
