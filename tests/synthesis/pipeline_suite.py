@@ -37,7 +37,7 @@ def check(what, problems):
 
 def run(program, *arguments):
     kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY" and not name.lower().endswith("_proxy")}
-    return subprocess.run([BIN / program, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=kept)
+    return subprocess.run([BIN / program, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=kept, cwd=WORK)
 
 
 def lines(name):
@@ -139,6 +139,8 @@ def test_real_trajectories():
     both = run("af_synth", "has", "--trajectories", DATA, "--output", WORK / "both.jsonl")
     styles = collections.Counter(s["style"] for s in lines("both.jsonl")) if both.returncode == 0 else {}
     check("both wordings in one file", len(styles) == 2 and min(styles.values()) > 35)
+    if styles:
+        train_on("both.jsonl")
 
     result = run("af_synth", "has", "--trajectories", DATA, "--options", "4..200", "--min-tokens", 65536, "--max-tokens", 131072, "--output", WORK / "long.jsonl")
     lengths = [len(text_of(s).encode()) / 4 for s in lines("long.jsonl")] if result.returncode == 0 else []
@@ -152,6 +154,40 @@ def test_real_trajectories():
     tokens = sum(len(text_of(s).encode()) for s in lines("has.jsonl"))
     tags = sum(text_of(s).count(tag) * (len(tag) - 1) for s in lines("has.jsonl") for tag in SPECIAL)
     check("tokenized: a token for each byte and tag", [] if f"120 documents, {tokens - tags + 120} tokens" in result.stdout else [result.stdout + result.stderr, tokens - tags + 120])
+
+
+MODEL_ON_HAS = """
+output_dir: run
+seed: 1
+tokenizer: {path: tokenizer}
+model: {model_type: qwen3_moe, vocab_size: 2048, hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2, head_dim: 16,
+        max_position_embeddings: 512, tie_word_embeddings: true, num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: 64, rope_theta: 10000}
+stages:
+  - name: stage1
+    seq_length: 512
+    train_iters: 40
+    micro_batch_size: 2
+    global_batch_size: 4
+    lr: {lr: 1e-2, min_lr: 1e-3, lr_decay_style: cosine, lr_warmup_iters: 2}
+    data: [{path: both.h5}]
+validation: {data: [{path: both.h5}], eval_interval: 0, eval_iters: 60}
+checkpoint: {save_interval: 0}
+"""
+
+
+def train_on(name):
+    """A tokenizer learned from these samples, their tokens with roles, a small MoE trained on them: its loss falls, for what each role says."""
+    made = [run("af_data", "train-tokenizer", "--input", WORK / name, "--vocab-size", 2048, "--output", WORK / "tokenizer"),
+            run("af_data", "tokenize", "--tokenizer", WORK / "tokenizer", "--input", WORK / name, "--output", WORK / "both.h5")]
+    (WORK / "run.yaml").write_text(MODEL_ON_HAS)
+    made.append(run("af_train", "run.yaml"))
+    events = lines("run/metrics.jsonl") if not any(r.returncode for r in made) else []
+    losses = [e["lm_loss"] for e in events if "event" not in e]
+    last = sum(losses[-5:]) / 5 if losses else 0
+    check(f"a small model trains on them: loss {losses[:1]} to {last:.2f}", [] if len(losses) == 40 and losses[0] > 7.4 and last < 6.6 else [r.stderr for r in made])
+    roles = next((e["by_role"] for e in events if e.get("event") == "validation"), {})
+    said = {"user", "thought", "action", "observation", "decision", "judgement", "answer"}
+    check("validated for each role, each below a random model's log(2048)", [r for r in said if not 0 < roles.get(r, {"lm_loss": 9})["lm_loss"] < 7.4])
 
 
 SPECIAL = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
