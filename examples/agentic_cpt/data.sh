@@ -6,15 +6,7 @@ set -euo pipefail
 share=${1:-1}
 part() { python3 -c "import sys; print(max(50, round(float(sys.argv[1]) * float(sys.argv[2]))))" "$1" "$share"; }
 
-if [ ! -e mem.db ]; then
-  apt-cache dumpavail >index.txt 2>/dev/null || true
-  if [ "$(wc -c <index.txt)" -lt 1000000 ]; then  # a machine whose package lists were never fetched
-    if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
-    apt-cache dumpavail >index.txt
-  fi
-  af_synth memory --debian-index index.txt --output mem.db
-  rm index.txt
-fi
+[ -e mem.db ] || "$(dirname "$0")/../package_memory.sh"
 
 # sample KIND NAME COUNT OPTIONS...
 sample() {

@@ -19,14 +19,8 @@ step "2. data: a memory of this machine's package index, questions and trajector
 mkdir -p "$out"
 cd "$out"
 if [ ! -e heldout.h5 ]; then
-  apt-cache dumpavail >index.txt 2>/dev/null || true
-  if [ "$(wc -c <index.txt)" -lt 1000000 ]; then  # a machine whose package lists were never fetched
-    if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
-    apt-cache dumpavail >index.txt
-  fi
   rm -f mem.db
-  af_synth memory --debian-index index.txt --output mem.db
-  rm index.txt
+  "$root/examples/package_memory.sh"
   af_synth fas --teacher offline --memory mem.db --split train --count 2000 --output fas.jsonl
   af_synth has --teacher offline --memory mem.db --split train --count 600 --options 2..3 --most-bytes 3000 --output has.jsonl
   af_synth has --teacher offline --memory mem.db --split train --count 150 --options 4..6 --most-bytes 12000 --seed 2 --output has_long.jsonl
