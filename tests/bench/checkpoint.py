@@ -4,7 +4,6 @@
   tests/bench/checkpoint.py PROGRAMS [FOLDER]     FOLDER: on the disk to measure (default: a new one in the working directory)
 A model of 46 million parameters: 554 MB of state. What is compared is measured in turns, so that a busy machine does it to both; each figure is the
 median of five, each share the median of the turns'."""
-import json
 import os
 import pathlib
 import shutil
@@ -13,6 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import events_of, must, steps_of, tokenize  # noqa: E402
 
 PROGRAMS = pathlib.Path(sys.argv[1]).resolve()
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_checkpoint_bench_", dir=sys.argv[2] if len(sys.argv) > 2 else ".")).resolve()
@@ -28,17 +30,10 @@ runtime: {peak_tflops: 1}
 """
 
 
-def program(name, *words):
-    result = subprocess.run([PROGRAMS / name, *map(str, words)], cwd=WORK, text=True, capture_output=True)
-    if result.returncode != 0:
-        sys.exit(f"{name}: {result.stdout[-2000:]}{result.stderr}")
-
-
-def train(out, iters, every, asynchronous, batch, *words):
+def train(out, iters, every, asynchronous, batch):
     text = CONFIG.replace("OUT", out).replace("ITERS", str(iters)).replace("EVERY", str(every)).replace("BATCH", str(batch)).replace("ASYNC", str(asynchronous).lower())
     (WORK / f"{out}.yaml").write_text(text)
-    program("af_train", f"{out}.yaml", *words)
-    return [json.loads(line) for line in (WORK / out / "metrics.jsonl").read_text().splitlines()]
+    must(PROGRAMS / "af_train", f"{out}.yaml", cwd=WORK)
 
 
 def forget(path):
@@ -55,13 +50,13 @@ def dd(**operands):
 
 
 def main():
-    (WORK / "d.jsonl").write_text("".join(json.dumps({"text": f"{i} " * 200}) + "\n" for i in range(50)))
-    program("af_data", "tokenize", "--tokenizer", "bytes", "--input", "d.jsonl", "--output", "d.h5")
+    tokenize(PROGRAMS, WORK, "d", [f"{i} " * 200 for i in range(50)])
     writes, saves, reads, loads = [], [], [], []
     for i in range(RUNS):
         out = f"sync{i % 2}"
         shutil.rmtree(WORK / out, ignore_errors=True)
-        saves += [line["seconds"] for line in train(out, 1, 0, False, 1) if line.get("event") == "checkpoint"]
+        train(out, 1, 0, False, 1)
+        saves += [event["seconds"] for event in events_of(WORK / out, "checkpoint")]
         shard = next((WORK / out / "checkpoints/latest/").glob("shard-*.h5"))
         size = shard.stat().st_size
         (WORK / "dd.bin").unlink(missing_ok=True)
@@ -70,13 +65,13 @@ def main():
         reads.append(dd(**{"if": shard, "of": "/dev/null"}))
         forget(shard)
         begin = time.monotonic()
-        program("af_checkpoint", "verify", f"{out}/checkpoints")
+        must(PROGRAMS / "af_checkpoint", "verify", WORK / out / "checkpoints")
         loads.append(time.monotonic() - begin)
     # Steps long enough for a save to keep up with them, as those of such a model are: what is left is what saving itself costs.
-    lines = train("async", 2 * RUNS + 1, 2, True, 8)
-    waits = [line["blocked_seconds"] for line in lines if line.get("event") == "checkpoint"][:RUNS]
-    step = statistics.median(line["iteration_time_ms"] for line in lines if "event" not in line) / 1000
+    train("async", 2 * RUNS + 1, 2, True, 8)
+    waits = [event["blocked_seconds"] for event in events_of(WORK / "async", "checkpoint")][:RUNS]
     median = statistics.median
+    step = median(line["iteration_time_ms"] for line in steps_of(WORK / "async").values()) / 1000
     print(f"state                 {size / 1e6:.0f} MB")
     for name, ours, theirs in (("save", saves, writes), ("load", loads, reads)):
         shares = [100 * b / a for a, b in zip(ours, theirs)]

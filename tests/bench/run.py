@@ -13,6 +13,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks, steps_of, tokenize  # noqa: E402
+
 BUILD, PYTHON = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2]
 ROUNDS = int(sys.argv[sys.argv.index("--rounds") + 1]) if "--rounds" in sys.argv else 2
 HERE = pathlib.Path(__file__).resolve().parent
@@ -51,20 +54,17 @@ stages:
         if "iteration " in line and first is None:
             first = time.monotonic() - begin
     assert process.wait() == 0
-    steps = [json.loads(line) for line in open(work / "run" / "metrics.jsonl")]
-    steps = [s for s in steps if "event" not in s]
+    steps = list(steps_of(work / "run").values())
     return {"seconds": [s["iteration_time_ms"] / 1e3 for s in steps], "peak_bytes": steps[-2]["memory_bytes"], "to_first_step": first, "tflops": [s["tflops_per_gpu"] for s in steps],
             "mfu": statistics.median(s["mfu"] for s in steps[1:])}
 
 
 def main():
-    passed = failed = 0
+    check = Checks()
     with tempfile.TemporaryDirectory(prefix="af_bench_") as folder:
         work = pathlib.Path(folder)
-        with open(work / "data.jsonl", "w") as f:
-            for i in range(3000):
-                f.write(json.dumps({"text": " ".join(str((i * 7919 + j * j * 31) % 1000) for j in range(700))}) + "\n")  # one document fills a sequence
-        subprocess.run([BUILD / "bin" / "af_data", "tokenize", "--tokenizer", "bytes", "--input", work / "data.jsonl", "--output", work / "data.h5"], check=True, capture_output=True)
+        # one document fills a sequence
+        tokenize(BUILD / "bin", work, "data", [" ".join(str((i * 7919 + j * j * 31) % 1000) for j in range(700)) for i in range(3000)])
         for name, fields in MODELS.items():
             (work / name).mkdir()
             model = work / name / "config.json"
@@ -89,11 +89,10 @@ def main():
             print(f"{name:6s} ours: {statistics.median(results['ours'][0]['tflops'][1:]) * 1e3:.0f} GFLOP/s, {100 * results['ours'][0]['mfu']:.0f} % of what our matmul reaches at 768^3")
             best, least = max(speed[k] for k in peers), min(memory[k] for k in peers)
             print(f"{name:6s} speed {speed['ours'] / best:.2f} x, memory {memory['ours'] / least:.2f} x, start-up {start['ours'] / min(start[k] for k in peers):.3f} x the better PyTorch")
-            for good in (speed["ours"] > best, memory["ours"] < least, start["ours"] < min(start[k] for k in peers)):
-                passed += good
-                failed += not good
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+            check(f"{name}: faster", speed["ours"] > best)
+            check(f"{name}: in less memory", memory["ours"] < least)
+            check(f"{name}: sooner at the first step", start["ours"] < min(start[k] for k in peers))
+    return check.close()
 
 
 if __name__ == "__main__":

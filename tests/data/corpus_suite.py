@@ -8,61 +8,32 @@ computed here, from the JSON lines alone. Closes with "N passed, N failed, N ski
 import gzip
 import hashlib
 import json
-import os
 import pathlib
 import random
-import re
 import resource
 import shutil
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks, Watched  # noqa: E402
 
 BIN = pathlib.Path(sys.argv[1]).resolve() / "af_data"
 FULL = "--full" in sys.argv[2:]
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_corpus_"))
-passed = failed = skipped = 0
+check = Checks()
 
 
-def check(what, good, detail=""):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f"FAILED: {what}\n{detail}")
+def data(*arguments, **options):
+    return Watched([BIN, *arguments], WORK, **options)
 
 
-class Ended:
-    """A process that has ended: exit code, output, seconds, largest memory in MB."""
-
-    def __init__(self, arguments, kill_after=None, **options):
-        with open(WORK / "out", "w+") as out, open(WORK / "err", "w+") as err:
-            begin = time.monotonic()
-            process = subprocess.Popen([str(BIN), *map(str, arguments)], stdout=out, stderr=err, cwd=WORK, **options)
-            self.megabytes, status = 0, None
-            while status is None:
-                # not wait4's figure: that counts what this process had when it forked
-                found = re.search(r"VmHWM:\s*(\d+) kB", pathlib.Path(f"/proc/{process.pid}/status").read_text())
-                self.megabytes = max(self.megabytes, int(found[1]) / 1024 if found else 0)
-                if kill_after is not None and time.monotonic() - begin > kill_after:
-                    os.kill(process.pid, signal.SIGKILL)  # not yet waited for, so still this process
-                    kill_after = None
-                ended, status_now, usage = os.wait4(process.pid, os.WNOHANG)
-                status = status_now if ended else None
-                time.sleep(0 if ended else 0.01)
-            process.returncode = self.code = os.waitstatus_to_exitcode(status)
-            self.seconds = time.monotonic() - begin
-            self.user = usage.ru_utime
-        self.out, self.err = (WORK / "out").read_text(), (WORK / "err").read_text()
-
-    def __str__(self):
-        return f"exit {self.code}\n{self.out[-1500:]}\n{self.err[-1500:]}"
-
-
-def tokenize(inputs, output, *options, **more):
-    return Ended(["tokenize", "--tokenizer", "bytes", "--input", *inputs, "--output", output, *options], **more)
+def tokenize(inputs, output, *options, kill_after=None, **more):
+    """`kill_after`: seconds."""
+    late = None if kill_after is None else lambda seconds: seconds > kill_after
+    return data("tokenize", "--tokenizer", "bytes", "--input", *inputs, "--output", output, *options, kill_after=late, **more)
 
 
 def same(a, b):
@@ -75,7 +46,6 @@ def remove(*names):
             path.unlink()
 
 
-SPECIALS = {text: 256 + i for i, text in enumerate(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))}
 ALWAYS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")  # a token also where content has it
 
 
@@ -92,12 +62,10 @@ def expected_tokens(line):
 
 
 def test_corpus(megabytes):
-    global skipped
     # By another process: a child's largest memory counts what its parent had when it was forked.
     maker = subprocess.run([sys.executable, pathlib.Path(__file__).with_name("make_corpus.py"), WORK / "corpus", str(megabytes)], capture_output=True, text=True)
     if maker.returncode == 3:
-        skipped += 1
-        print(f"skipped: a corpus ({maker.stderr.strip()})")
+        check.skip(f"a corpus ({maker.stderr.strip()})")
     check("a corpus is made, or this machine has no such text", maker.returncode in (0, 3), maker.stderr)
     if maker.returncode != 0:
         return
@@ -105,7 +73,7 @@ def test_corpus(megabytes):
     inputs = ["corpus/part-*"]
     whole = tokenize(inputs, "whole.h5", "--threads", "2")
     check("the corpus is tokenized", whole.code == 0, whole)
-    print(f"{megabytes} MB of text, byte tokenizer: 2 threads {megabytes / whole.seconds:.0f} MB/s, {whole.user:.1f} s of CPU, {whole.megabytes:.0f} MB")
+    print(f"{megabytes} MB of text, byte tokenizer: 2 threads {megabytes / whole.seconds:.0f} MB/s, {whole.cpu_seconds:.1f} s of CPU, {whole.megabytes:.0f} MB")
 
     manifest = json.loads((WORK / "whole.h5.manifest.json").read_text())
     documents = sum(made["documents"].values())
@@ -120,9 +88,9 @@ def test_corpus(megabytes):
             for line in gzip.open(path, "rt") if path.suffix == ".gz" else open(path):
                 tokens += expected_tokens(json.loads(line))
         check("as many tokens as the text has bytes and special tokens", manifest["tokens"] == tokens, f"{manifest['tokens']} {tokens}")
-    verified = Ended(["verify", "whole.h5"])
+    verified = data("verify", "whole.h5")
     check("verify", verified.code == 0, verified)
-    last = Ended(["inspect", "whole.h5", "--document", documents - 1, "--sample", "100000"])
+    last = data("inspect", "whole.h5", "--document", documents - 1, "--sample", "100000")
     path = WORK / "corpus" / made["files"][-1]["name"]
     line = json.loads((gzip.open(path, "rt") if path.suffix == ".gz" else open(path)).readlines()[-1]) if not FULL else None
     if line and "text" in line and line["text"].isprintable():
@@ -130,7 +98,7 @@ def test_corpus(megabytes):
 
     one = tokenize(inputs, "one.h5", "--threads", "1")
     check("one thread writes the same bytes", one.code == 0 and same("whole.h5", "one.h5"), one)
-    print(f"{megabytes} MB of text, byte tokenizer: 1 thread {megabytes / one.seconds:.0f} MB/s, {one.user:.1f} s of CPU, {one.megabytes:.0f} MB")
+    print(f"{megabytes} MB of text, byte tokenizer: 1 thread {megabytes / one.seconds:.0f} MB/s, {one.cpu_seconds:.1f} s of CPU, {one.megabytes:.0f} MB")
     manifests = [(WORK / f"{name}.h5.manifest.json").read_text().replace(f'"{name}.h5"', '""') for name in ("whole", "one")]
     check("and the same manifest", manifests[0] == manifests[1])
     remove("one.h5")
@@ -205,7 +173,7 @@ def test_hostile():
     check("each by its number", all(f"hostile.jsonl:{n}:" in result.err for n in (2, 3, 4, 6, 7, 8, 9, 10)) and "bad.txt:2:" in result.err, result)
     check("a line beyond --max-line-bytes says its length", f"the line has {len(lines[3])} bytes, more than the 16777216 of --max-line-bytes" in result.err, result)
     check("and is not held in memory", result.megabytes < 250, f"{result.megabytes:.0f} MB")
-    shown = Ended(["inspect", "hostile.h5", "--document", "1"]).out
+    shown = data("inspect", "hostile.h5", "--document", "1").out
     check("special tokens in text are text", "<|im_end|> and <|endoftext|><|endoftext|>" in shown and f"of {len('<|im_end|> and <|endoftext|>') + 1} tokens" in shown, shown)
     strict = tokenize(["hostile.jsonl"], "strict.h5", "--strict")
     check("--strict", strict.code == 2 and "8 lines cannot be used" in strict.err and not list(WORK.glob("strict.h5*")), strict)
@@ -216,7 +184,6 @@ def test_hostile():
 
 
 def test_no_room():
-    (WORK / "room.jsonl").write_text('{"text": "' + "word " * 200 + '"}\n' * 1)
     with open(WORK / "room.jsonl", "w") as f:
         for i in range(6000):
             f.write(json.dumps({"text": f"{i} " + "word " * 200}) + "\n")
@@ -259,14 +226,14 @@ def test_import():
         for name, layout in (("mapped", mapped), ("modes", mapped + bytes(count)), ("legacy", legacy)):
             (WORK / "m.bin").write_bytes(binary)
             (WORK / "m.idx").write_bytes(layout)
-            result = Ended(["import", "--tokenizer", "bytes", "--input", "m", "--output", "m.h5"])
+            result = data("import", "--tokenizer", "bytes", "--input", "m", "--output", "m.h5")
             good = result.code == 0 and f"{len(texts)} documents, {sum(len(t) for p in texts for t in p) + len(texts)} tokens" in result.out
             for d, parts in enumerate(texts if good else []):
-                shown = Ended(["inspect", "m.h5", "--document", d, "--sample", "10000"]).out
+                shown = data("inspect", "m.h5", "--document", d, "--sample", "10000").out
                 good = good and f"tokens of document {d}\n" + "".join(parts) + "<|endoftext|>\n" in shown
             check(f"import of {name} files with type {code}", good, result)
         (WORK / "m.bin").write_bytes(binary[:-1])
-        result = Ended(["import", "--tokenizer", "bytes", "--input", "m", "--output", "cut.h5"])
+        result = data("import", "--tokenizer", "bytes", "--input", "m", "--output", "cut.h5")
         check("a cut .bin is refused", result.code == 2 and "m.bin: has" in result.err and not list(WORK.glob("cut.h5*")), result)
     manifest = json.loads((WORK / "m.h5.manifest.json").read_text())
     check("the manifest of an import", [s["name"] for s in manifest["sources"]] == ["m.bin", "m.idx"] and
@@ -282,8 +249,7 @@ def main():
         test_corpus(1000 if FULL else 20)
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return failed > 0
+    return check.close()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import glob
 import gzip
 import hashlib
 import json
-import os
 import pathlib
 import random
 import re

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import time
 
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", "self,vader"]
+from common import MPI_ENVIRONMENT, MPIRUN
+
 FOLDER = pathlib.Path(__file__).resolve().parent
 OPERATIONS = ["look", "open", "read", "write", "sync", "truncate", "rename", "remove", "folder", "link"]  # as harm.c names them
 
@@ -19,8 +20,7 @@ class Job:
         self.mark = f"AF_FAULTS_MARK={folder}:{time.time_ns()}"
         scratch = folder.parent / "t"
         scratch.mkdir(mode=0o777, exist_ok=True)
-        env = {**os.environ, **(environment or {}), "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1",
-               "TMPDIR": str(scratch), "HOME": str(scratch), "AF_FAULTS_MARK": self.mark.split("=", 1)[1]}
+        env = {**MPI_ENVIRONMENT, **(environment or {}), "TMPDIR": str(scratch), "HOME": str(scratch), "AF_FAULTS_MARK": self.mark.split("=", 1)[1]}
         exports = {"AF_FAULTS_MARK": env["AF_FAULTS_MARK"]}
         if harm or counts or slow:
             exports |= {"LD_PRELOAD": str(folder.parent / "libharm.so"), "AF_HARM_UNDER": f"{folder}/", "AF_HARM": harm, "AF_HARM_COUNTS": counts,

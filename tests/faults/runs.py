@@ -1,10 +1,10 @@
 """The run that is harmed, and the undisturbed ones that it is compared with."""
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 
+from common import tokenize_pages
 from job import FOLDER, OPERATIONS, Job
 
 CONFIG = """
@@ -59,13 +59,7 @@ class Runs:
         subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", self.work / "libharm.so", FOLDER / "harm.c", "-ldl"], check=True)
         data = self.work / "data"
         data.mkdir()
-        root = FOLDER.parent.parent
-        for name, files in (("a", ["README.md", "CONTRIBUTING.md"]), ("b", ["ARCHITECTURE.md"])):
-            text = "\n\n".join((root / f).read_text() for f in files)
-            documents = [json.dumps({"text": part}) for part in text.split("\n\n") if part]
-            (data / f"{name}.jsonl").write_text("\n".join(documents) + "\n")
-            subprocess.run([self.build / "bin/af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5"], cwd=data,
-                           check=True, capture_output=True)
+        tokenize_pages(self.build / "bin", data)
         (data / "run.yaml").write_text(CONFIG.lstrip())
 
     def fresh(self):

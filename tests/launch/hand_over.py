@@ -1,8 +1,9 @@
 """One cluster trains a stage, another the next: it gets the last checkpoint's folder and its own datasets, and nothing else."""
 import json
-import os
 import shutil
 import subprocess
+
+from common import MPI_ENVIRONMENT, state_of, steps_of, tokenize_words
 
 CONFIG = """
 output_dir: OUT
@@ -29,13 +30,12 @@ stages: [{name: s, seq_length: 64, train_iters: 1, global_batch_size: 1, lr: {lr
 def run(binaries, work, check, launcher=()):
     """`launcher`: the mpirun under which the second cluster runs four ranks in another layout; else it has the first one's."""
     first, second = work / "cluster1", work / "cluster2"
-    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
     for folder in (first, second):
         folder.mkdir()
 
     def program(where, *command, ranks=1):
         words = [str(binaries / command[0]), *map(str, command[1:])]
-        result = subprocess.run([*launcher, "-np", str(ranks), *words] if ranks > 1 else words, cwd=where, env=environment, text=True, stdout=subprocess.PIPE,
+        result = subprocess.run([*launcher, "-np", str(ranks), *words] if ranks > 1 else words, cwd=where, env=MPI_ENVIRONMENT, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, timeout=300)
         return result.returncode, result.stdout
 
@@ -43,18 +43,10 @@ def run(binaries, work, check, launcher=()):
         (where / f"{out}.yaml").write_text(CONFIG.replace("OUT", out))
         return f"{out}.yaml"
 
-    def steps(where, out):
-        lines = [json.loads(line) for line in (where / out / "metrics.jsonl").read_text().splitlines()]
-        return {line["iteration"]: line for line in lines if "event" not in line}
-
     def latest(where, out):
         return where / out / "checkpoints/latest"
 
-    for name, seed in (("a", 1), ("b", 5)):
-        with open(first / f"{name}.jsonl", "w") as file:
-            for i in range(120):
-                file.write(json.dumps({"text": f"document {i}: " + " ".join(("alpha", "beta", "gamma", "delta")[(i * seed + j * j) % 4] for j in range(5 + i % 30))}) + "\n")
-        check(f"tokenize {name}", program(first, "af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5")[0] == 0)
+    tokenize_words(binaries, first)
     (first / "weights.yaml").write_text(WEIGHTS)
     begun = program(first, "af_train", "weights.yaml")
     exported = program(first, "af_checkpoint", "export-hf", "seed", "weights", "--dtype", "float32")  # a run's directory is a checkpoint too: its latest
@@ -100,10 +92,10 @@ def run(binaries, work, check, launcher=()):
     for out, words in (("run", ()), ("by_path", ("--resume", "given/stage1-6"))):
         code, output = program(second, "af_train", f"{out}.yaml", "--stage", "stage2", *layout, *words, ranks=4 if launcher else 1)
         check(f"{out}: the second cluster's stage", code == 0 and (latest(second, out) / "stage_finished").exists(), output[-2000:])
-        ours, theirs = steps(second, out), steps(first, "whole")
+        ours, theirs = steps_of(second / out), steps_of(first / "whole")
         check(f"{out}: it goes on with the numbers", sorted(ours) == list(range(7, 12)), str(sorted(ours)))
-        state = json.loads((latest(second, out) / "state.json").read_text())
-        same = json.loads((first / "whole/checkpoints/stage2-11/state.json").read_text())
+        state = state_of(second / out)
+        same = state_of(first / "whole", "stage2-11")
         check(f"{out}: the same samples in the same order", state["data"] == same["data"] and state["consumed_tokens"] == same["consumed_tokens"])
         check(f"{out}: what the first stage read stays on record", sorted(d["name"] for d in state["datasets"]) == ["a", "b"], str(state["datasets"]))
         if launcher:

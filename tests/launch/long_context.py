@@ -3,13 +3,15 @@
 --dry-run says.
 
 usage: long_context.py FOLDER_OF_PROGRAMS [TOKENS]   (python3 alone). Last line: N passed, N failed, N skipped."""
-import json
 import pathlib
 import random
 import re
 import subprocess
 import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks, steps_of, tokenize  # noqa: E402
 
 LIMIT = 4 * 2**30  # bytes at 131,072 tokens; less in proportion
 TOLERANCE = 0.15  # of --dry-run's figure
@@ -31,12 +33,8 @@ runtime: {{peak_tflops: 0.1}}
 def make_data(programs, work, name, lengths):
     generator = random.Random(5)
     words = ["".join(generator.choice("abcdefghijklmnop") for _ in range(generator.randint(2, 8))) for _ in range(300)]
-    with open(work / f"{name}.jsonl", "w") as f:
-        for length in lengths:
-            text = " ".join(generator.choice(words) for _ in range(length // 3 + 1))
-            f.write(json.dumps({"text": text[: length - 1]}) + "\n")  # and the end of the document
-    subprocess.run([programs / "af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5"], cwd=work, check=True,
-                   capture_output=True)
+    text = lambda length: " ".join(generator.choice(words) for _ in range(length // 3 + 1))[: length - 1]  # and the end of the document
+    tokenize(programs, work, name, map(text, lengths))
 
 
 def planned_bytes(text):
@@ -51,8 +49,7 @@ def train(programs, work, check, name, tokens, layers):
     check(f"{name}: trains through both stages", plan.returncode == result.returncode == 0, plan.stderr + result.stderr)
     if plan.returncode or result.returncode:
         return ""
-    steps = [json.loads(line) for line in (work / name / "metrics.jsonl").read_text().splitlines()]
-    last = [step for step in steps if "event" not in step][-1]
+    last = list(steps_of(work / name).values())[-1]
     planned, peak, limit = planned_bytes(plan.stdout), last["memory_bytes"], LIMIT * tokens / 131072
     check(f"{name}: below {limit / 2**20:.0f} MiB", peak < limit, f"{peak / 2**20:.0f} MiB")
     check(f"{name}: within {TOLERANCE:.0%} of --dry-run", abs(peak / planned - 1) < TOLERANCE, f"{peak / 2**20:.0f} MiB, planned {planned / 2**20:.0f}")
@@ -69,18 +66,11 @@ def run(programs, work, check, tokens):
 
 
 def main():
-    counts = {True: 0, False: 0}
-
-    def check(what, good, detail=""):
-        counts[bool(good)] += 1
-        if not good:
-            print(f"FAILED: {what}\n{detail}")
-
+    check = Checks()
     with tempfile.TemporaryDirectory(prefix="af_long_context_") as work:
         for line in run(pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(work), check, int(sys.argv[2]) if len(sys.argv) > 2 else 131072):
             print(line, flush=True)
-    print(f"{counts[True]} passed, {counts[False]} failed, 0 skipped")
-    return counts[False] > 0
+    return check.close()
 
 
 if __name__ == "__main__":

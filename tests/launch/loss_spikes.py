@@ -1,12 +1,13 @@
 """Loss spikes: documents that do not belong there are planted in known steps; the run goes back and on without them, to the same bits however it is
 stopped meanwhile, and to the same numbers on however many ranks."""
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import time
+
+from common import MPI_ENVIRONMENT, events_of, json_lines, state_of, steps_of, tensors_of, tokenize
 
 CONFIG = """
 seed: 7
@@ -30,11 +31,10 @@ class Spikes:
         self.bin, self.check, self.launcher = binaries, check, list(launcher)
         self.work = work / "spikes"
         self.work.mkdir()
-        self.environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
 
     def start(self, *command, ranks=1):
         words = [str(self.bin / command[0]), *map(str, command[1:])]
-        return subprocess.Popen([*self.launcher, "-np", str(ranks), *words] if ranks > 1 else words, cwd=self.work, env=self.environment, text=True,
+        return subprocess.Popen([*self.launcher, "-np", str(ranks), *words] if ranks > 1 else words, cwd=self.work, env=MPI_ENVIRONMENT, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def run(self, *command, ranks=1):
@@ -54,30 +54,24 @@ class Spikes:
         """All documents as ever but those numbered in `poison`, which are of the same length."""
         words = random.Random(1)
         noise = random.Random(2)
-        with open(self.work / f"{name}.jsonl", "w") as file:
-            for i in range(DOCUMENTS):
-                text = "".join(words.choice(("alpha ", "beta ", "gamma ", "delta ")) for _ in range(16))[:63]
-                if i in poison:
-                    text = "".join(chr(noise.randrange(33, 96)) for _ in range(63))
-                file.write(json.dumps({"text": text}) + "\n")
-        code, output = self.run("af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5")
-        self.check(f"tokenize {name}", code == 0, output)
-
-    def lines(self, out):
-        path = self.work / out / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+        texts = []
+        for i in range(DOCUMENTS):
+            texts.append("".join(words.choice(("alpha ", "beta ", "gamma ", "delta ")) for _ in range(16))[:63])
+            if i in poison:
+                texts[-1] = "".join(chr(noise.randrange(33, 96)) for _ in range(63))
+        tokenize(self.bin, self.work, name, texts)
 
     def steps(self, out):
-        return {line["iteration"]: line for line in self.lines(out) if "event" not in line}
+        return steps_of(self.work / out)
 
     def events(self, out, name):
-        return [line for line in self.lines(out) if line.get("event") == name]
+        return events_of(self.work / out, name)
 
     def state(self, out):
-        return json.loads((self.work / out / "checkpoints/latest/state.json").read_text())
+        return state_of(self.work / out)
 
     def tensors(self, out):
-        return [shard.read_bytes() for shard in sorted((self.work / out / "checkpoints/latest").glob("shard-*.h5"))]
+        return tensors_of(self.work / out)
 
     def documents(self, out, step):
         code, output = self.run("af_data", "replay", "--step", step, out)
@@ -119,7 +113,7 @@ class Spikes:
         code, output = self.train("one", "spike")
         event = self.events("spike", "rewind")
         self.check("a spike is gone back behind", code == 0 and len(event) == 1 and "loss spike: the lm loss of iteration 20" in output, output[-3000:])
-        first = next(line for line in self.lines("spike") if line.get("iteration") == 20 and "event" not in line)
+        first = next(line for line in json_lines(self.work / "spike/metrics.jsonl") if line.get("iteration") == 20 and "event" not in line)
         event = event[0]
         self.check("the event says what and where", (event["iteration"], event["back_to"], event["lm_loss"], event["checkpoint"]) == (20, 12, spiked, "spike/checkpoints/stage1-12")
                    and first["lm_loss"] == spiked > 1.6 * event["median"], str(event)[:500])

@@ -3,7 +3,6 @@
 
 usage: programs_test.py FOLDER_OF_PROGRAMS   (python3 alone, no packages; real trajectories if AF_TEST_DATA names them)"""
 import json
-import os
 import pathlib
 import shutil
 import struct
@@ -12,14 +11,16 @@ import sys
 import tempfile
 import time
 
-import hand_over
-import long_context
-import loss_spikes
-import stops
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import hand_over  # noqa: E402
+import long_context  # noqa: E402
+import loss_spikes  # noqa: E402
+import stops  # noqa: E402
+from common import REAL_DATA, Checks, events_of, json_lines, state_of, steps_of, tensors_of, tokenize_words  # noqa: E402
 
 BIN = pathlib.Path(sys.argv[1]).resolve()
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_programs_"))
-passed = failed = skipped = 0
+check = Checks()
 
 CONFIG = """
 output_dir: {out}
@@ -52,15 +53,6 @@ def run(*command, **options):
     return subprocess.run([str(BIN / command[0]), *map(str, command[1:])], capture_output=True, text=True, timeout=300, cwd=WORK, **options)
 
 
-def check(what, good, detail=""):
-    global passed, failed
-    if good:
-        passed += 1
-    else:
-        failed += 1
-        print(f"FAILED: {what}\n{detail}")
-
-
 def config(name, **changes):
     text = CONFIG.format(out=changes.pop("out", name), a=changes.pop("a", "a.h5"), b=changes.pop("b", "b.h5"))
     for old, new in changes.pop("replace", []):
@@ -71,15 +63,6 @@ def config(name, **changes):
     return path
 
 
-def steps_of(out):
-    lines = [json.loads(line) for line in (WORK / out / "metrics.jsonl").read_text().splitlines()]
-    return {line["iteration"]: line for line in lines if "event" not in line}
-
-
-def tensors_of(out):
-    return [shard.read_bytes() for shard in sorted((WORK / out / "checkpoints" / "latest").glob("shard-*.h5"))]
-
-
 def refused(what, result, *words):
     """Exit 2, the words in the message, no trace of the inside, nothing on the way to a result."""
     text = result.stderr
@@ -87,20 +70,10 @@ def refused(what, result, *words):
     check(what, good, f"exit {result.returncode}, expected 2 and {words}\n{text}{result.stdout[-500:]}")
 
 
-def make_data():
-    for name, seed in (("a", 1), ("b", 5)):
-        with open(WORK / f"{name}.jsonl", "w") as f:
-            for i in range(120):
-                words = [("alpha", "beta", "gamma", "delta")[(i * seed + j * j) % 4] for j in range(5 + i % 30)]
-                f.write(json.dumps({"text": f"document {i}: " + " ".join(words)}) + "\n")
-        result = run("af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5")
-        check(f"af_data tokenize {name}", result.returncode == 0, result.stderr)
-
-
 def test_training_and_resume():
     whole = run("af_train", config("whole"))
     check("both stages train", whole.returncode == 0, whole.stderr + whole.stdout)
-    steps = steps_of("whole")
+    steps = steps_of(WORK / "whole")
     check("every iteration is reported once", sorted(steps) == list(range(1, 19)), str(sorted(steps)))
     check("the loss falls in both stages", steps[12]["lm_loss"] < steps[1]["lm_loss"] and steps[18]["lm_loss"] < steps[12]["lm_loss"] + 0.2,
           f"{steps[1]['lm_loss']} {steps[12]['lm_loss']} {steps[18]['lm_loss']}")
@@ -121,20 +94,20 @@ def test_training_and_resume():
         check(f"a checkpoint at {stop}", len(folder) == 1)
         resumed = run("af_train", config(name, out=name + "_resumed"), "--resume", folder[0])
         check(f"resume from {stop}", resumed.returncode == 0, resumed.stderr)
-        later = steps_of(name + "_resumed")
+        later = steps_of(WORK / f"{name}_resumed")
         same = all(later[i][k] == steps[i][k] for i in range(stop + 1, 19) for k in ("lm_loss", "grad_norm", "params_norm", "learning_rate", "consumed_tokens"))
         check(f"steps after {stop} are bit-equal", sorted(later) == list(range(stop + 1, 19)) and same)
-        check(f"tensors after {stop} are bit-equal", tensors_of(name + "_resumed") == tensors_of("whole"))
+        check(f"tensors after {stop} are bit-equal", tensors_of(WORK / f"{name}_resumed") == tensors_of(WORK / "whole"))
 
     one = run("af_train", config("stage_by_stage"), "--stage", "stage1")
     two = run("af_train", WORK / "stage_by_stage.yaml", "--stage", "stage2")
-    check("stage by stage equals both at once", one.returncode == two.returncode == 0 and tensors_of("stage_by_stage") == tensors_of("whole"), one.stderr + two.stderr)
+    check("stage by stage equals both at once", one.returncode == two.returncode == 0 and tensors_of(WORK / "stage_by_stage") == tensors_of(WORK / "whole"), one.stderr + two.stderr)
     refused("stage 2 without stage 1", run("af_train", config("early"), "--stage", "stage2"), "stage1", "stage2")
 
     threads = run("af_train", config("threads", replace=[("threads_per_rank: 2", "threads_per_rank: 1")]))
-    check("one thread gives the bits of two", threads.returncode == 0 and tensors_of("threads") == tensors_of("whole"), threads.stderr)
+    check("one thread gives the bits of two", threads.returncode == 0 and tensors_of(WORK / "threads") == tensors_of(WORK / "whole"), threads.stderr)
     bf16 = run("af_train", config("bf16", replace=[("threads_per_rank: 2", "threads_per_rank: 2, precision: bf16")]))
-    check("bf16 trains within 3 % of fp32", bf16.returncode == 0 and abs(steps_of("bf16")[18]["lm_loss"] / steps[18]["lm_loss"] - 1) < 0.03, bf16.stderr)
+    check("bf16 trains within 3 % of fp32", bf16.returncode == 0 and abs(steps_of(WORK / "bf16")[18]["lm_loss"] / steps[18]["lm_loss"] - 1) < 0.03, bf16.stderr)
     # What is saved is fp32 in both: neither way of going on loses a bit of it. (stage1 is made to end where it was saved.)
     for name, words in (("bf16", ["runtime.precision=bf16"]), ("whole", [])):
         kept = run("af_train", WORK / f"{name}.yaml", f"output_dir={name}_kept", "checkpoint.save_interval=4", "checkpoint.keep=0", *words)
@@ -146,13 +119,13 @@ def test_training_and_resume():
         check(f"{name} in {other}: every bit of parameters and moments", kept.returncode == end.returncode == same.returncode == 0
               and "runtime.precision: " in end.stdout, end.stdout[-800:] + end.stderr + same.stdout)
         on = run("af_train", *common, f"output_dir={name}_on")
-        losses, those = steps_of(f"{name}_on"), steps_of(f"{name}_kept")
+        losses, those = steps_of(WORK / f"{name}_on"), steps_of(WORK / f"{name}_kept")
         check(f"{name} goes on in {other}", on.returncode == 0 and all(abs(losses[i]["lm_loss"] / those[i]["lm_loss"] - 1) < 0.03 for i in range(5, 19)), on.stderr)
         check(f"{name} in {other} is another arithmetic", any(losses[i]["lm_loss"] != those[i]["lm_loss"] for i in range(5, 19)))
     refused("fp64 is apart", run("af_train", WORK / "whole.yaml", "output_dir=fp64", "runtime.precision=fp64", "--resume", "whole_kept/checkpoints/stage1-4"), "fp64", "float32")
     # A mutant: another seed must not pass for the same run.
     other = run("af_train", config("seed", replace=[("seed: 7", "seed: 8")]))
-    check("the comparison notices another seed", other.returncode == 0 and tensors_of("seed") != tensors_of("whole"))
+    check("the comparison notices another seed", other.returncode == 0 and tensors_of(WORK / "seed") != tensors_of(WORK / "whole"))
 
     # The tokenizer of the run goes along. (Its name is all that the export looks at: the run's own copy of the configuration names it.)
     shutil.copytree(WORK / "whole" / "checkpoints" / "latest", WORK / "with_tokenizer")
@@ -170,7 +143,7 @@ def test_training_and_resume():
     theta = json.loads((WORK / "hf" / "config.json").read_text())
     check("config.json has the trained RoPE", 40000 in (theta.get("rope_theta"), theta.get("rope_parameters", {}).get("rope_theta")), str(theta))
     started = run("af_train", config("from_hf", replace=[("stages:", "init: {hf_checkpoint: hf}\nstages:")]))
-    check("init.hf_checkpoint starts from the exported weights", started.returncode == 0 and steps_of("from_hf")[1]["lm_loss"] < steps[1]["lm_loss"] - 0.3, started.stderr)
+    check("init.hf_checkpoint starts from the exported weights", started.returncode == 0 and steps_of(WORK / "from_hf")[1]["lm_loss"] < steps[1]["lm_loss"] - 0.3, started.stderr)
 
 
 def test_checkpoint_tools():
@@ -224,10 +197,10 @@ def test_packing_and_replay():
     packed = [("rope_theta: 40000", "rope_theta: 40000\n    packing: best_fit"), ("seq_length: 128", "seq_length: 300")]
     whole = run("af_train", config("packed", replace=packed))
     check("a stage with best_fit trains", whole.returncode == 0, whole.stderr)
-    steps = steps_of("packed")
+    steps = steps_of(WORK / "packed")
     part = run("af_train", config("packed_part", replace=packed + [("save_interval: 5", "save_interval: 8"), ("keep: 2", "keep: 0")]))
     resumed = run("af_train", config("packed_resumed", replace=packed), "--resume", "packed_part/checkpoints/stage2-16")
-    check("and resumes bit-equally", part.returncode == resumed.returncode == 0 and tensors_of("packed_resumed") == tensors_of("packed"), resumed.stderr)
+    check("and resumes bit-equally", part.returncode == resumed.returncode == 0 and tensors_of(WORK / "packed_resumed") == tensors_of(WORK / "packed"), resumed.stderr)
     check("sequential stages mask nothing", not any("packing_utilization" in steps[i] for i in range(1, 13)))
 
     texts = [json.loads(line)["text"] for name in "ab" for line in open(WORK / f"{name}.jsonl")]
@@ -248,7 +221,7 @@ def test_packing_and_replay():
             share = 1 - sum(line["masked_tokens"] for line in lines[1:]) / 600
             masked += sum(line["masked_tokens"] for line in lines[1:])
             check("packing_utilization", abs(steps[step]["packing_utilization"] - share) < 1e-12, f"{steps[step]} {share}")
-    end = json.loads((WORK / "packed" / "metrics.jsonl").read_text().splitlines()[-1])
+    end = json_lines(WORK / "packed" / "metrics.jsonl")[-1]
     check("the stage's utilization", end["event"] == "stage_end" and abs(end["packing_utilization"] - (1 - masked / 3600)) < 1e-12 and 0 < masked < 360, str(end))
     refused("a step that the run has not", run("af_data", "replay", "--step", "19", "packed"), "step 19", "stage2", "18")
 
@@ -284,12 +257,12 @@ def test_sft():
         # both files are one source, so that the order of their documents is the same
         result = run("af_train", path, "stages.2.data.0.name=sft")
         check(f"three stages train ({name})", result.returncode == 0, result.stderr + result.stdout[-500:])
-        steps = steps_of(name)
+        steps = steps_of(WORK / name)
         check("every iteration of three stages is reported", sorted(steps) == list(range(1, 25)))
         losses[name] = [(steps[i]["lm_loss"], steps[i]["grad_norm"], steps[i]["params_norm"]) for i in range(1, 25)]
     check("roles and a mask give the same losses, gradients and weights", losses["sft_roles"] == losses["sft_mask"])
     check("only from these targets", losses["sft_roles"][:18] == losses["sft_all"][:18] and losses["sft_roles"][18] != losses["sft_all"][18])
-    roles = {part for event in events_of("sft_roles", "validation") for part in event["by_role"]}
+    roles = {part for event in events_of(WORK / "sft_roles", "validation") for part in event["by_role"]}
     check("validation stays on all roles", {"user", "thought", "action", "observation", "decision", "answer"} <= roles, str(roles))
     check("the plan says so", "targets        of the roles thought,action,answer alone" in run("af_train", runs["sft_roles"], "--dry-run").stdout)
     check("--print-config prints it", "loss_roles: [thought, action, answer]" in run("af_train", runs["sft_roles"], "--print-config").stdout)
@@ -315,7 +288,7 @@ def test_contamination():
     result = run(*common, "--remove", "--output", "clean.jsonl", "--report", "found.jsonl")
     check("contamination is found", result.returncode == 0 and "3 of 2499 documents repeat 2 of 3 questions (1 are too short" in result.stdout, result.stdout + result.stderr)
     check("a broken line is named", "corpus.jsonl:2101:" in result.stderr, result.stderr)
-    report = [json.loads(line) for line in (WORK / "found.jsonl").read_text().splitlines()]
+    report = json_lines(WORK / "found.jsonl")
     check("by line and question", [(r["document"], r["question"], r["shared_ngrams"], r["question_ngrams"]) for r in report]
           == [("corpus.jsonl:8", "bench.jsonl:1", 10, 10), ("corpus.jsonl:1235", "bench.jsonl:3", 2, 7), ("corpus.jsonl:1301", "bench.jsonl:1", 10, 10)], str(report))
     kept = [line for i, line in enumerate(lines) if i not in (7, 1234, 1300, 2100)]
@@ -410,15 +383,10 @@ def test_long_context():
     long_context.run(BIN, WORK, check, 16384)
 
 
-def events_of(out, name):
-    lines = [json.loads(line) for line in (WORK / out / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line.get("event") == name]
-
-
 def test_what_a_run_keeps():
     """After test_training_and_resume: the tokenizer, the datasets, TensorBoard's files."""
-    begin = events_of("whole", "run_begin")[0]
-    state = json.loads((WORK / "whole" / "checkpoints" / "latest" / "state.json").read_text())
+    begin = events_of(WORK / "whole", "run_begin")[0]
+    state = state_of(WORK / "whole")
     check("the datasets are kept with the run", begin["datasets"] == state["datasets"] and [d["name"] for d in begin["datasets"]] == ["a", "b"]
           and all(d["documents"] == 120 and d["tokens"] > 1000 and d["vocab_size"] <= 288 for d in begin["datasets"]), str(begin))
     check("and the tokenizer's hash", len(begin["tokenizer_sha256"]) == 64 and begin["tokenizer_sha256"] == state["tokenizer_sha256"])
@@ -437,28 +405,22 @@ def test_what_a_run_keeps():
     off = run("af_train", config("no_tensorboard", replace=[("runtime:", "logging: {tensorboard: false}\nruntime:"), ("train_iters: 12", "train_iters: 3")]))
     check("which can be turned off", off.returncode == 0 and not (WORK / "no_tensorboard" / "tensorboard").exists(), off.stderr)
 
-    for event in events_of("whole", "validation"):
+    for event in events_of(WORK / "whole", "validation"):
         parts = event["by_position"]
         mean = sum(p["lm_loss"] * p["targets"] for p in parts) / event["targets"]
         check("positions add up to the whole", sum(p["targets"] for p in parts) == event["targets"] and abs(mean - event["lm_loss"]) < 1e-9, str(event))
-    check("positions go on to the sequence's end", [p["end"] for p in events_of("whole", "validation")[-1]["by_position"]] == [64, 128])
+    check("positions go on to the sequence's end", [p["end"] for p in events_of(WORK / "whole", "validation")[-1]["by_position"]] == [64, 128])
 
 
 def test_real_trajectories():
-    global skipped
-    folder = os.environ.get("AF_TEST_DATA", str(pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data"))
-    source = pathlib.Path(folder) / "trajectories.jsonl"
+    source, ranks = REAL_DATA / "trajectories.jsonl", REAL_DATA / "qwen.tiktoken"
     if not source.exists():
-        skipped += 1
-        print("skipped: real trajectories (set AF_TEST_DATA to a folder with trajectories.jsonl)")
-        return
+        return check.skip("real trajectories (set AF_TEST_DATA to a folder with trajectories.jsonl)")
     train_on_trajectories("bytes", source, "bytes", 288, iterations=(60, 20), eval_iters=20, worst=5)
-    ranks = pathlib.Path(folder) / "qwen.tiktoken"
     if ranks.exists():
         train_on_trajectories("qwen", source, ranks, 151936, iterations=(16, 8), eval_iters=5, worst=11.5)
     else:
-        skipped += 1
-        print("skipped: the real vocabulary on them (no qwen.tiktoken beside trajectories.jsonl)")
+        check.skip("the real vocabulary on them (no qwen.tiktoken beside trajectories.jsonl)")
 
 
 def train_on_trajectories(name, source, tokenizer, vocab_size, iterations, eval_iters, worst):
@@ -475,11 +437,11 @@ def train_on_trajectories(name, source, tokenizer, vocab_size, iterations, eval_
         ("seq_length: 128", "seq_length: 512"), ("save_interval: 5", "save_interval: 0"), ("eval_interval: 6, eval_iters: 2", f"eval_interval: 0, eval_iters: {eval_iters}")])
     result = run("af_train", path)
     check(f"{name}: a small MoE trains on them through both stages", result.returncode == 0, result.stderr)
-    steps = steps_of(f"real_{name}")
+    steps = steps_of(WORK / f"real_{name}")
     end = sum(iterations)
     first, middle, last = steps[1]["lm_loss"], steps[iterations[0]]["lm_loss"], sum(steps[i]["lm_loss"] for i in range(end - 4, end + 1)) / 5
     for stage in ("stage1", "stage2"):
-        event = [e for e in events_of(f"real_{name}", "validation") if e["stage"] == stage][-1]
+        event = [e for e in events_of(WORK / f"real_{name}", "validation") if e["stage"] == stage][-1]
         roles = event["by_role"]
         shown = ("observation", "thought", "action")
         check(f"{name}, {stage}: losses of observation, thought and action",
@@ -492,7 +454,7 @@ def train_on_trajectories(name, source, tokenizer, vocab_size, iterations, eval_
 
 def main():
     try:
-        make_data()
+        tokenize_words(BIN, WORK)
         test_training_and_resume()
         test_what_a_run_keeps()
         test_checkpoint_tools()
@@ -509,8 +471,7 @@ def main():
         test_real_trajectories()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return failed > 0
+    return check.close()
 
 
 if __name__ == "__main__":

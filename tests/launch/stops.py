@@ -9,6 +9,8 @@ import struct
 import subprocess
 import time
 
+from common import events_of, state_of, steps_of
+
 REQUEUE = 75
 
 
@@ -26,16 +28,11 @@ class Stops:
         output = job.communicate(timeout=300)[0]
         return job.returncode, output
 
-    def lines(self, out):
-        path = self.work / out / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
     def steps(self, out):
-        return {line["iteration"]: line for line in self.lines(out) if "event" not in line}
+        return steps_of(self.work / out)
 
     def events(self, out, name):
-        return [line for line in self.lines(out) if line.get("event") == name]
+        return events_of(self.work / out, name)
 
     def weights(self, out):
         folder = self.work / f"{out}_hf"
@@ -172,7 +169,7 @@ class Stops:
         self.run("af_train", path, "output_dir=diverges_not", f"stages.0.train_iters={good}", "--stage", "stage1")
         code, output = self.run("af_checkpoint", "diff", "diverges", "diverges_not")
         self.check("it is the state of a run that ends there", code == 0 and (self.work / f"diverges/checkpoints/stage1-{good}").exists(), output)
-        state, other = (json.loads((self.work / out / "checkpoints/latest/state.json").read_text()) for out in ("diverges", "diverges_not"))
+        state, other = (state_of(self.work / out) for out in ("diverges", "diverges_not"))
         self.check("also of data and routers", all(state[k] == other[k] for k in ("iteration", "data", "previous_expert_counts", "skipped", "optimizer_steps")), f"{state}\n{other}")
         code, output = self.run("af_train", path, "stages.0.lr.lr=1e-3", "stages.0.lr.min_lr=1e-3", "stages.0.train_iters=12")
         self.check("from which another learning rate goes on", f"iteration {good})" in output and code in (0, 1), output[-800:])

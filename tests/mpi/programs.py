@@ -16,17 +16,18 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "launch"))
-import hand_over
-import loss_spikes
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "launch")]
+import hand_over  # noqa: E402
+import loss_spikes  # noqa: E402
+from common import MPI_ENVIRONMENT, MPIRUN, Checks, events_of, finish, steps_of, tensors_of, tokenize_pages  # noqa: E402
 
 BUILD = pathlib.Path(sys.argv[1]).resolve()
 FULL = "--full" in sys.argv
 HERE = pathlib.Path(__file__).resolve().parent
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_mpi_"))
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", "self,vader"]
-ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
-passed = failed = skipped = 0
+ENVIRONMENT = dict(MPI_ENVIRONMENT)
+check = Checks()
 
 CONFIG = """
 seed: 7
@@ -54,15 +55,6 @@ runtime: {threads_per_rank: 1, peak_tflops: 0.1}
 """
 
 
-def check(what, good, detail=""):
-    global passed, failed
-    if good:
-        passed += 1
-    else:
-        failed += 1
-        print(f"FAILED: {what}\n{detail}", flush=True)
-
-
 def command(ranks, out, *overrides, flags=(), mpirun=None):
     program = [str(BUILD / "bin/af_train"), "run.yaml", f"output_dir={out}", *overrides]
     return program if ranks == 1 else [*(mpirun or MPIRUN), *flags, "-np", str(ranks), *program]
@@ -70,17 +62,6 @@ def command(ranks, out, *overrides, flags=(), mpirun=None):
 
 def start(words):
     return subprocess.Popen(words, cwd=WORK, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-
-
-def finish(job, limit):
-    """(exit code, output, seconds); whatever is left running is killed."""
-    begin = time.time()
-    try:
-        output, _ = job.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)
-        output = job.communicate()[0] + f"\nnot ended after {limit} s"
-    return job.returncode, output, time.time() - begin
 
 
 def train(ranks, out, *overrides, limit=120, **options):
@@ -97,16 +78,16 @@ def sizes(tp=1, pp=1, cp=1, ep=1, etp=None, stage=None, **more):
     return words + ([f"{prefix}pipeline.schedule={schedule}"] if schedule else [])
 
 
-def lines(out):
-    return [json.loads(line) for line in (WORK / out / "metrics.jsonl").read_text().splitlines()]
-
-
 def steps(out):
-    return {line["iteration"]: line for line in lines(out) if "event" not in line}
+    return steps_of(WORK / out)
+
+
+def events(out, name):
+    return events_of(WORK / out, name)
 
 
 def tensors(out, checkpoint="latest"):
-    return [shard.read_bytes() for shard in sorted((WORK / out / "checkpoints" / checkpoint).glob("shard-*.h5"))]
+    return tensors_of(WORK / out, checkpoint)
 
 
 def differs(out, reference="one", first=1, flips=False):
@@ -127,7 +108,7 @@ def differs(out, reference="one", first=1, flips=False):
         for key in ("consumed_samples", "consumed_tokens", "learning_rate", "packing_utilization"):
             if step.get(key) != theirs[i].get(key):
                 return f"iteration {i}: {key} {step.get(key)}, one process {theirs[i].get(key)}"
-    validations = [[v for v in lines(o) if v.get("event") == "validation" and v["iteration"] >= first] for o in (out, reference)]
+    validations = [[v for v in events(o, "validation") if v["iteration"] >= first] for o in (out, reference)]
     for ours_v, theirs_v in zip(*validations, strict=True):
         parts = lambda v: [v["lm_loss"]] + [p["lm_loss"] for p in v["by_position"]]
         if any(abs(a - b) > 1e-5 * b for a, b in zip(parts(ours_v), parts(theirs_v), strict=True)) or ours_v["targets"] != theirs_v["targets"]:
@@ -139,13 +120,7 @@ def differs(out, reference="one", first=1, flips=False):
 
 def prepare():
     (WORK / "run.yaml").write_text(CONFIG.lstrip())
-    root = HERE.parent.parent
-    for name, files in (("a", ["README.md", "CONTRIBUTING.md"]), ("b", ["ARCHITECTURE.md"])):
-        text = "\n\n".join((root / f).read_text() for f in files)
-        documents = [json.dumps({"text": part}) for part in text.split("\n\n") if part]
-        (WORK / f"{name}.jsonl").write_text("\n".join(documents) + "\n")
-        subprocess.run([BUILD / "bin/af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5"], cwd=WORK, check=True,
-                       capture_output=True)
+    tokenize_pages(BUILD / "bin", WORK)
     code, output, _ = train(1, "one")
     check("one process trains", code == 0, output)
 
@@ -247,7 +222,7 @@ def failures():
     def stopped(out, ranks, harm, limit, *overrides):
         job = start(command(ranks, out, "stages.0.train_iters=2000", "checkpoint.save_interval=1000", *overrides))
         end = time.time() + 30
-        while time.time() < end and not ((WORK / out / "metrics.jsonl").exists() and len((WORK / out / "metrics.jsonl").read_text().splitlines()) > 4):
+        while time.time() < end and len(steps(out)) < 3:
             time.sleep(0.1)
         found = subprocess.run(["pgrep", "-f", f"^{BUILD}/bin/af_train.*output_dir={out}"], capture_output=True, text=True).stdout.split()
         environments = {p: pathlib.Path(f"/proc/{p}/environ").read_text() for p in found}
@@ -305,21 +280,15 @@ def wait_for(job, condition, limit=60):
     return job.poll() is None
 
 
-def shown(out):
-    """What the run has reported so far: the last line may be under way."""
-    path = WORK / out / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
-
-
 STOPPED_RUN = sizes(tp=2, ep=2) + ["stages.0.train_iters=12", "validation.eval_interval=5", "validation.eval_iters=4"]
 
 
 # A moment in each phase, by what a run shows of itself. (The first checkpoint is of iteration 2: its save is under way where its folder is there.)
 PHASES = {
     "start": lambda out: len(ranks_of(out)) == 4 and all(listens(process) for process in ranks_of(out).values()),
-    "data": lambda out: any(line.get("event") == "stage_begin" for line in shown(out)),
-    "step": lambda out: any(line.get("iteration") == 3 for line in shown(out)),
-    "evaluation": lambda out: any(line.get("iteration") == 5 for line in shown(out)),
+    "data": lambda out: events(out, "stage_begin"),
+    "step": lambda out: 3 in steps(out),
+    "evaluation": lambda out: 5 in steps(out),
     "save": lambda out: (WORK / out / "checkpoints").exists() and any((WORK / out / "checkpoints").iterdir()),
 }
 
@@ -342,7 +311,7 @@ def stops():
             code, output, _ = finish(job, 60)
             if code != 0:
                 break
-        stopped = [e["iteration"] for e in shown(out) if e.get("event") == "stop"]
+        stopped = [e["iteration"] for e in events(out, "stop")]
         check(f"USR1 to mpirun in {what}: 75, and one line that says so", code == 75 and output.count("stopped by SIGUSR1") == 1 and len(stopped) == 1,
               f"{code} {output[-1500:]}")
         code, output, _ = train(4, out, *STOPPED_RUN)
@@ -355,7 +324,7 @@ def stops():
     check("TERM to one rank: all stop and save", code == 75 and "stopped by SIGTERM" in output and (WORK / "stop_one/checkpoints/latest").exists(), f"{code} {output[-1500:]}")
     # The second request does not wait for the step.
     job = start(command(4, "stop_twice", *STOPPED_RUN, "stages.0.global_batch_size=16384", "stages.0.train_iters=2"))
-    wait_for(job, lambda: any(line.get("event") == "stage_begin" for line in shown("stop_twice")))
+    wait_for(job, lambda: events("stop_twice", "stage_begin"))
     for _ in range(2):
         job.send_signal(signal.SIGUSR1)
         time.sleep(1.3)
@@ -374,7 +343,7 @@ def bad_steps():
     for out, ranks, layout in (("bad_one", 1, []), ("bad_dp_pp", 4, sizes(pp=2)), ("bad_tp_ep", 4, sizes(tp=2, ep=2))):
         code, output, _ = train(ranks, out, *layout, *diverges)
         check(f"{out}: ends with 1 and says why, once", code == 1 and output.count("2 steps in a row") == 1, f"{code} {output[-1500:]}")
-        named[out] = [(e["iteration"], [s["sequence"] for s in e["sequences"]]) for e in shown(out) if e.get("event") == "bad_step"]
+        named[out] = [(e["iteration"], [s["sequence"] for s in e["sequences"]]) for e in events(out, "bad_step")]
         check(f"{out}: names the samples that one process names", len(named[out]) >= 2 and named[out] == named["bad_one"], str(named))
 
 
@@ -382,9 +351,9 @@ def stragglers():
     """A rank that is held up again and again is named."""
     out = "straggler"
     job = start(command(3, out, "stages.0.train_iters=100000", "stages.0.global_batch_size=12", "stages.1.global_batch_size=12", "validation.eval_interval=0"))
-    wait_for(job, lambda: any(line.get("iteration") == 3 for line in shown(out)))
+    wait_for(job, lambda: 3 in steps(out))
     slow = ranks_of(out)[1]
-    named = lambda: [e for e in shown(out) if e.get("event") == "straggler" and e["rank"] == 1]
+    named = lambda: [e for e in events(out, "straggler") if e["rank"] == 1]
     end = time.time() + 20
     while time.time() < end and not named():
         for _ in range(10):
@@ -402,11 +371,8 @@ def stragglers():
 
 def slurm():
     """examples/slurm in a real Slurm, where one is up: a signal to the batch script, and the job goes on by itself."""
-    global skipped
     if not shutil.which("sbatch") or subprocess.run(["sinfo"], capture_output=True).returncode != 0:
-        print("skipped: no Slurm here (sbatch, and a controller that answers)")
-        skipped += 1
-        return
+        return check.skip("no Slurm here (sbatch, and a controller that answers)")
     whole = weights("unstopped")
     words = ["sbatch", "--parsable", "--ntasks=4", "--time=5", f"--chdir={WORK}", f"--output={WORK}/slurm.log", str(HERE.parent.parent / "examples/slurm/train.sbatch")]
     environment = {**ENVIRONMENT, "AF_TRAIN": str(BUILD / "bin/af_train"), "AF_MPIRUN_OPTIONS": " ".join(MPIRUN[1:])}
@@ -421,7 +387,7 @@ def slurm():
     def state():
         return subprocess.run(["squeue", "-h", "-j", number, "-o", "%T", "-t", "all"], capture_output=True, text=True).stdout.strip()
 
-    running = wait_until(lambda: any(line.get("iteration") == 3 for line in shown("in_slurm")), 90)
+    running = wait_until(lambda: 3 in steps("in_slurm"), 90)
     subprocess.run(["scancel", "--batch", "--signal=USR1", number])
     ended = wait_until(lambda: state() in ("COMPLETED", "FAILED", "CANCELLED"), 240)
     log = (WORK / "slurm.log").read_text() if running else ""
@@ -458,14 +424,11 @@ def many():
 
 def hosts():
     """The same bits with ranks on four hosts (network namespaces), round robin, over TCP."""
-    global skipped
     state = WORK / "hosts_state"
     state.mkdir()
     env = {**os.environ, "N": "4", "P": "afh", "STATE": str(state)}
     if os.geteuid() != 0 or not shutil.which("ip") or subprocess.run(["bash", HERE / "hosts.sh", "up"], env=env, capture_output=True).returncode != 0:
-        print("skipped: hosts need root and iproute2")
-        skipped += 1
-        return
+        return check.skip("hosts need root and iproute2")
     try:
         ENVIRONMENT.update(env)
         mpirun = [str(HERE / "host_exec.sh"), "10.77.0.1", "mpirun", "--mca", "plm", "rsh", "--mca", "plm_rsh_agent", str(HERE / "host_exec.sh"), "--host",
@@ -483,5 +446,4 @@ for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failu
     part()
     print(f"  {part.__name__}: {time.time() - begin:.0f} s", flush=True)
 shutil.rmtree(WORK, ignore_errors=True)
-print(f"{passed} passed, {failed} failed, {skipped} skipped")
-sys.exit(failed > 0)
+sys.exit(check.close())

@@ -14,32 +14,17 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import MPI_ENVIRONMENT, MPIRUN, Checks, finish  # noqa: E402
+
 TESTS = pathlib.Path(sys.argv[1]).resolve() / "tests"
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", "self,vader"]
-ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
-passed = failed = 0
+check = Checks()
 
 
 def run(ranks, *arguments, extra=(), limit=60):
     """(exit code, output, seconds) of a job; whatever it leaves running is killed."""
-    begin = time.time()
-    job = subprocess.Popen([*MPIRUN, "-np", str(ranks), *extra, str(TESTS / "mpi_probe"), *map(str, arguments)], env=ENVIRONMENT, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        output, _ = job.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)
-        output = job.communicate()[0] + f"\nnot ended after {limit} s"
-    return job.returncode, output, time.time() - begin
-
-
-def check(what, good, output):
-    global passed, failed
-    if good:
-        passed += 1
-    else:
-        failed += 1
-        print(f"FAILED: {what}\n{output}", flush=True)
+    words = [*MPIRUN, "-np", str(ranks), *extra, str(TESTS / "mpi_probe"), *map(str, arguments)]
+    return finish(subprocess.Popen(words, env=MPI_ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True), limit)
 
 
 def operations():
@@ -124,12 +109,11 @@ def traces():
 
 
 def alone():
-    result = subprocess.run([TESTS / "mpi_probe", "operations"], env={k: v for k, v in ENVIRONMENT.items() if not k.startswith(("OMPI_", "PMIX_"))},
+    result = subprocess.run([TESTS / "mpi_probe", "operations"], env={k: v for k, v in MPI_ENVIRONMENT.items() if not k.startswith(("OMPI_", "PMIX_"))},
                             capture_output=True, text=True)
     check("a process on its own starts no MPI", result.returncode == 2 and "start it with mpirun" in result.stderr, result.stderr)
 
 
 for suite in (operations, byte_counts, failures, traces, alone):
     suite()
-print(f"{passed} passed, {failed} failed, 0 skipped")
-sys.exit(failed > 0)
+sys.exit(check.close())

@@ -12,31 +12,21 @@ import hashlib
 import json
 import pathlib
 import shutil
-import subprocess
+import sys
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from make_models import logits_of
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks, must  # noqa: E402
+from make_models import logits_of  # noqa: E402
 
 LOSS_BOUND = 1e-5  # relative
 GRADIENT_BOUND = 1e-4  # |g - g_HF| <= bound |g_HF|, each parameter
 PARAMETER_BOUND = 1e-4  # of the parameter's norm, after ten steps
 LOGITS_BOUND = 1e-5
 FP64_LOSS_BOUND, FP64_GRADIENT_BOUND = 1e-7, 5e-6  # cos and sin are fp32 in transformers even then
-
-
-class Counter:
-    passed = failed = 0
-
-    def check(self, name, complaint):
-        """complaint: "" where all is well."""
-        if complaint:
-            self.failed += 1
-            print(f"FAILED {name}: {complaint}")
-        else:
-            self.passed += 1
 
 
 def relative(ours, theirs):
@@ -60,15 +50,9 @@ def compare_loss(ours, theirs, bound):
     return "" if worst <= bound else f"loss is off by {worst:.2e}, allowed {bound:.0e}"
 
 
-def call(*command):
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: exit {result.returncode}: {result.stderr.strip()}")
-
-
 def run(probe, hf, batch, out, *export):
     shutil.rmtree(out, ignore_errors=True)
-    call(probe, hf, batch, out, *export)
+    must(probe, hf, batch, out, *export)
     return load_file(out / "fp32.safetensors"), load_file(out / "fp64.safetensors")
 
 
@@ -87,18 +71,17 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def same_folder(a, b):
-    """Tensors, index and generation settings byte for byte; config.json by value."""
+def differences(a, b):
+    """Of two folders: tensors, index and generation settings byte for byte; config.json by value."""
     names = {p.name for p in a.iterdir()}
     if names != {p.name for p in b.iterdir()}:
-        return f"other files: {sorted(names ^ {p.name for p in b.iterdir()})}"
+        return sorted(names ^ {p.name for p in b.iterdir()})
     different = [n for n in sorted(names - {"config.json"}) if digest(a / n) != digest(b / n)]
     if different:
-        return f"{different} differ"
+        return different
     one, two = (json.loads((p / "config.json").read_text()) for p in (a, b))
     one["torch_dtype"] = one.pop("dtype")  # the word before and since transformers 4.56
-    different = [k for k in one if k not in ("transformers_version", "layer_types", "max_window_layers") and one[k] != two.get(k)]
-    return f"config.json differs in {different}" if different else ""
+    return [f"config.json: {k}" for k in one if k not in ("transformers_version", "layer_types", "max_window_layers") and one[k] != two.get(k)]
 
 
 def load(folder):
@@ -109,34 +92,34 @@ def load(folder):
     return model
 
 
-def check_config(counter, name, models, build, out):
+def check_config(check, name, models, build, out):
     folder, probe = models / name, build / "tests" / "oracle_probe"
     batch = json.loads((folder / "batch.json").read_text())
     reference = load_file(folder / "reference.safetensors")
     fp32, fp64 = run(probe, folder / "hf", folder / "batch.json", out / name, "export")
     for kind, complaint in complaints(fp32, fp64, reference).items():
-        counter.check(f"{name}: {kind}", complaint)
+        check(f"{name}: {kind}", not complaint, complaint)
 
-    counter.check(f"{name}: import and export", same_folder(folder / "hf", out / name / "again"))
+    check.none(f"{name}: import and export", differences(folder / "hf", out / name / "again"))
     again = load(out / name / "again")
     original = json.loads((folder / "hf" / "config.json").read_text())
-    counter.check(f"{name}: type after export", "" if str(again.dtype) == "torch." + original["dtype"] else f"{again.dtype}")
+    check(f"{name}: type after export", str(again.dtype) == "torch." + original["dtype"], again.dtype)
     logits = logits_of(again.float(), batch["steps"][0])
-    counter.check(f"{name}: logits of the export", "" if relative(logits, reference["logits_before"]) <= LOGITS_BOUND else "differ")
+    check(f"{name}: logits of the export", relative(logits, reference["logits_before"]) <= LOGITS_BOUND)
     trained = logits_of(load(out / name / "trained"), batch["steps"][0])
     worst = max(relative(fp32["logits_after"], trained), relative(fp32["logits_before"], reference["logits_before"]))
-    counter.check(f"{name}: our logits, those of the trained export in transformers", "" if worst <= LOGITS_BOUND else f"off by {worst:.2e}")
+    check(f"{name}: our logits, those of the trained export in transformers", worst <= LOGITS_BOUND, f"off by {worst:.2e}")
 
 
-def check_programs(counter, name, models, build, out):
+def check_programs(check, name, models, build, out):
     """HF -> native checkpoint -> HF by the programs."""
     program, folder = build / "bin" / "af_checkpoint", models / name / "hf"
     shutil.rmtree(out / name / "native", ignore_errors=True)
     shutil.rmtree(out / name / "back", ignore_errors=True)
-    call(program, "import-hf", folder, out / name / "native")
+    must(program, "import-hf", folder, out / name / "native")
     size = "60KB" if (folder / "model.safetensors.index.json").exists() else "5GB"
-    call(program, "export-hf", out / name / "native" / "latest", out / name / "back", "--max-shard-size", size)
-    counter.check(f"{name}: af_checkpoint import-hf, export-hf", same_folder(folder, out / name / "back"))
+    must(program, "export-hf", out / name / "native" / "latest", out / name / "back", "--max-shard-size", size)
+    check.none(f"{name}: af_checkpoint import-hf, export-hf", differences(folder, out / name / "back"))
 
 
 def mutants(config, batch):
@@ -161,7 +144,7 @@ def mutants(config, batch):
     yield "no clipping", parameters, config, optimizer(clip_grad=0.0)
 
 
-def check_mutants(counter, name, models, build, out):
+def check_mutants(check, name, models, build, out):
     folder = models / name
     config, batch = (json.loads(p.read_text()) for p in (folder / "hf" / "config.json", folder / "batch.json"))
     reference = load_file(folder / "reference.safetensors")
@@ -173,7 +156,7 @@ def check_mutants(counter, name, models, build, out):
         (mutant / "batch.json").write_text(json.dumps(other_batch))
         fp32, fp64 = run(build / "tests" / "oracle_probe", mutant / "hf", mutant / "batch.json", mutant / "out")
         caught = complaints(fp32, fp64, reference)[kind]
-        counter.check(f"{name}: the mutant '{what}' must be caught by its {kind}", "" if caught else "it was not")
+        check(f"{name}: the mutant '{what}' must be caught by its {kind}", caught)
 
 
 def main():
@@ -182,15 +165,14 @@ def main():
         parser.add_argument(name, type=pathlib.Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    counter = Counter()
+    check = Checks()
     for folder in sorted(p for p in arguments.models.iterdir() if p.is_dir()):
-        for check in (check_config, check_programs, check_mutants):
+        for part in (check_config, check_programs, check_mutants):
             try:
-                check(counter, folder.name, *vars(arguments).values())
+                part(check, folder.name, *vars(arguments).values())
             except Exception as error:  # a program or transformers refused: the other checks go on
-                counter.check(f"{folder.name}: {check.__name__}", repr(error))
-    print(f"{counter.passed} passed, {counter.failed} failed, 0 skipped")
-    raise SystemExit(counter.failed != 0)
+                check(f"{folder.name}: {part.__name__}", False, repr(error))
+    raise SystemExit(check.close())
 
 
 if __name__ == "__main__":

@@ -12,34 +12,20 @@ import argparse
 import json
 import pathlib
 import shutil
-import subprocess
+import sys
 
 import torch
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks, json_lines, must  # noqa: E402
 
 COUNT = 24  # tokens that are written
 PENALTY = 1.4
 PROBABILITY_BOUND = 1e-6
 LIKELIHOOD_BOUND = 2e-4  # nats, of a candidate
 END = 256  # the byte tokenizer's first special token
-
-
-class Counter:
-    passed = failed = 0
-
-    def check(self, name, good, detail=""):
-        if good:
-            self.passed += 1
-        else:
-            self.failed += 1
-            print(f"FAILED {name}: {detail}")
-
-
-def call(*command):
-    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: exit {result.returncode}: {result.stderr.strip()}")
 
 
 def load(folder):
@@ -49,7 +35,7 @@ def load(folder):
 def probe(build, folder, request, out):
     out.mkdir(parents=True, exist_ok=True)
     (out / "request.json").write_text(json.dumps(request))
-    call(build / "tests" / "generation_probe", folder, out / "request.json", out / "answer.json")
+    must(build / "tests" / "generation_probe", folder, out / "request.json", out / "answer.json")
     return json.loads((out / "answer.json").read_text())
 
 
@@ -78,7 +64,7 @@ def mutants(config):
         yield "another top-k rule", {**config, "norm_topk_prob": not config["norm_topk_prob"]}
 
 
-def check_greedy(counter, name, models, build, out):
+def check_greedy(check, name, models, build, out):
     folder = models / name / "hf"
     config = json.loads((folder / "config.json").read_text())
     model = load(folder)
@@ -87,15 +73,15 @@ def check_greedy(counter, name, models, build, out):
     for penalty in (1.0, PENALTY):
         expected[penalty] = generated(model, prompts, penalty)
         ours = probe(build, folder, {"prompts": prompts, "count": COUNT, "repetition_penalty": penalty, "draws": []}, out / name)["greedy"]
-        counter.check(f"{name}: greedy generation, repetition penalty {penalty}", ours == expected[penalty], f"{ours} {expected[penalty]}")
-    counter.check(f"{name}: the penalty changes something", expected[1.0] != expected[PENALTY])
+        check(f"{name}: greedy generation, repetition penalty {penalty}", ours == expected[penalty], f"{ours} {expected[penalty]}")
+    check(f"{name}: the penalty changes something", expected[1.0] != expected[PENALTY])
     for what, other in mutants(config):
         mutant = out / name / "mutant"
         shutil.rmtree(mutant, ignore_errors=True)
         shutil.copytree(folder, mutant)
         (mutant / "config.json").write_text(json.dumps(other))
         ours = probe(build, mutant, {"prompts": prompts, "count": COUNT, "repetition_penalty": 1.0, "draws": []}, out / name)["greedy"]
-        counter.check(f"{name}: the mutant '{what}' must be caught", ours != expected[1.0])
+        check(f"{name}: the mutant '{what}' must be caught", ours != expected[1.0])
 
 
 def processed(draw):
@@ -109,7 +95,7 @@ def processed(draw):
     return torch.softmax(scores[0].double(), -1)
 
 
-def check_draws(counter, models, build, out):
+def check_draws(check, models, build, out):
     generator = torch.Generator().manual_seed(5)
     draws = []
     for temperature in (1.0, 0.6, 1.7):
@@ -124,14 +110,14 @@ def check_draws(counter, models, build, out):
     for draw, probabilities in zip(draws, ours):
         worst = (torch.tensor(probabilities, dtype=torch.float64) - processed(draw)).abs().max().item()
         name = ", ".join(f"{k} {v}" for k, v in draw.items() if k not in ("logits", "before"))
-        counter.check(f"draws: {name}", worst <= PROBABILITY_BOUND, f"off by {worst:.2e}")
+        check(f"draws: {name}", worst <= PROBABILITY_BOUND, f"off by {worst:.2e}")
         def other(key):
             return (torch.tensor(probabilities, dtype=torch.float64) - processed({**draw, key: 1.05 * draw[key]})).abs().max().item() > PROBABILITY_BOUND
 
         several = sum(p > 0 for p in probabilities) > 1  # one token that is left alone is certain at any temperature
-        counter.check(f"draws: {name}: the mutant 'another temperature' must be caught", other("temperature") or not several)
+        check(f"draws: {name}: the mutant 'another temperature' must be caught", other("temperature") or not several)
         penalties += other("repetition_penalty")  # not where no likely token occurred before
-    counter.check("draws: the mutant 'another repetition penalty' must be caught", penalties >= len(draws) / 2, f"{penalties} of {len(draws)}")
+    check("draws: the mutant 'another repetition penalty' must be caught", penalties >= len(draws) / 2, f"{penalties} of {len(draws)}")
 
 
 def has_samples():
@@ -196,7 +182,7 @@ def asked(sample, line, samples):
     return "".join(texts[: decision["segment"]]), [text.replace(chosen, str(i + 1)) for i in range(decision["options"])]
 
 
-def check_likelihood(counter, build, out):
+def check_likelihood(check, build, out):
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(3)
     config = Qwen3MoeConfig(vocab_size=288, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
@@ -205,18 +191,18 @@ def check_likelihood(counter, build, out):
     Qwen3MoeForCausalLM(config).save_pretrained(out / "hf")
     model, samples = load(out / "hf"), has_samples()
     (out / "samples.jsonl").write_text("".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples))
-    call(build / "bin" / "af_eval", "likelihood", "--hf", out / "hf", "--tokenizer", "bytes", "--input", out / "samples.jsonl", "--output", out / "lines.jsonl")
+    must(build / "bin" / "af_eval", "likelihood", "--hf", out / "hf", "--tokenizer", "bytes", "--input", out / "samples.jsonl", "--output", out / "lines.jsonl")
     shutil.copytree(out / "hf", out / "mutant")
     (out / "mutant" / "config.json").write_text(json.dumps({**json.loads((out / "hf" / "config.json").read_text()), "rope_theta": 20000.0}))
-    call(build / "bin" / "af_eval", "likelihood", "--hf", out / "mutant", "--tokenizer", "bytes", "--input", out / "samples.jsonl", "--output", out / "mutant.jsonl")
-    mutants = [json.loads(line)["log_likelihoods"] for line in (out / "mutant.jsonl").read_text().splitlines()]
+    must(build / "bin" / "af_eval", "likelihood", "--hf", out / "mutant", "--tokenizer", "bytes", "--input", out / "samples.jsonl", "--output", out / "mutant.jsonl")
+    mutants = [line["log_likelihoods"] for line in json_lines(out / "mutant.jsonl")]
     by_id = {s["id"]: s for s in samples}
-    lines = [json.loads(line) for line in (out / "lines.jsonl").read_text().splitlines()]
-    counter.check("likelihood: questions", len(lines) == 2 * 12 + 8 + 5, f"{len(lines)}")
+    lines = json_lines(out / "lines.jsonl")
+    check("likelihood: questions", len(lines) == 2 * 12 + 8 + 5, f"{len(lines)}")
     for line in lines:
         sample, ours = by_id[line["id"]], torch.tensor(line["log_likelihoods"], dtype=torch.float64)
         name = f"likelihood: {line['id']} {line['question']} {line.get('step', '')}"
-        counter.check(f"{name}: the likeliest", line["chosen"] == ours.argmax().item() + 1)
+        check(f"{name}: the likeliest", line["chosen"] == ours.argmax().item() + 1)
         if line["question"] == "answer":  # which others it stands against is drawn: the right one alone
             before = "".join(s["text"] for s in sample["segments"][:-1]) + "<answer>"
             theirs = likelihoods(model, before, [sample["answer"] + "</answer>\n"])
@@ -230,11 +216,11 @@ def check_likelihood(counter, build, out):
                 worst = (ours - theirs).abs().max().item()
             else:  # words that all share come off
                 worst = ((ours - ours[0]) - (theirs - theirs[0])).abs().max().item()
-            counter.check(f"{name}: the right one", line["right"] == (candidates.index(sample["segments"][-1]["text"]) + 1 if line["question"] == "judgement"
-                                                                      else sample["decisions"][line["step"] - 1]["chosen"]))  # fmt: skip
-        counter.check(name, worst <= LIKELIHOOD_BOUND, f"off by {worst:.2e}")
+            check(f"{name}: the right one", line["right"] == (candidates.index(sample["segments"][-1]["text"]) + 1 if line["question"] == "judgement"
+                                                              else sample["decisions"][line["step"] - 1]["chosen"]))  # fmt: skip
+        check(name, worst <= LIKELIHOOD_BOUND, f"off by {worst:.2e}")
     moved = [max(abs(a - b) for a, b in zip(line["log_likelihoods"], other)) > 10 * LIKELIHOOD_BOUND for line, other in zip(lines, mutants)]
-    counter.check("likelihood: the mutant 'another rope_theta' must be caught", sum(moved) > 0.9 * len(lines), f"by {sum(moved)} of {len(lines)}")
+    check("likelihood: the mutant 'another rope_theta' must be caught", sum(moved) > 0.9 * len(lines), f"by {sum(moved)} of {len(lines)}")
 
 
 def main():
@@ -243,14 +229,13 @@ def main():
         parser.add_argument(name, type=pathlib.Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    counter, out = Counter(), arguments.out
+    check, out = Checks(), arguments.out
     shutil.rmtree(out, ignore_errors=True)
     for folder in sorted(p for p in arguments.models.iterdir() if p.is_dir()):
-        check_greedy(counter, folder.name, arguments.models, arguments.build, out)
-    check_draws(counter, arguments.models, arguments.build, out)
-    check_likelihood(counter, arguments.build, out / "likelihood")
-    print(f"{counter.passed} passed, {counter.failed} failed, 0 skipped")
-    raise SystemExit(counter.failed != 0)
+        check_greedy(check, folder.name, arguments.models, arguments.build, out)
+    check_draws(check, arguments.models, arguments.build, out)
+    check_likelihood(check, arguments.build, out / "likelihood")
+    raise SystemExit(check.close())
 
 
 if __name__ == "__main__":

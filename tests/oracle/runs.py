@@ -13,11 +13,14 @@ import argparse
 import json
 import pathlib
 import shutil
-import subprocess
+import sys
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks, events_of, json_lines, must, tokenize  # noqa: E402
 
 LOSS_BOUND = 1e-5  # relative
 END = 256  # <|endoftext|> of the byte tokenizer
@@ -37,30 +40,9 @@ runtime: {{peak_tflops: 0.1}}
 ROPES = {"raised": "rope_theta: 50000", "yarn": "rope_scaling: {rope_type: yarn, factor: 4, original_max_position_embeddings: 64}"}
 
 
-class Counter:
-    passed = failed = 0
-
-    def check(self, name, good, detail=""):
-        if good:
-            self.passed += 1
-        else:
-            self.failed += 1
-            print(f"FAILED {name}: {detail}")
-
-
-def call(work, *command):
-    result = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=work)
-    if result.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: exit {result.returncode}: {result.stderr.strip()}")
-
-
 def documents(name, count):
     words = ["alpha", "beta", "gamma", "delta", "epsilon"]
     return [f"{name} {i}: " + " ".join(words[(i * j + j * j) % 5] for j in range(3 + (i * 37) % 90)) for i in range(count)]
-
-
-def lines_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(folder, texts, sequences):
@@ -90,19 +72,19 @@ def off(event, parts):
     return worst
 
 
-def check_rope(counter, name, work, programs, held):
-    event = [line for line in lines_of(work / name) if line.get("event") == "validation"][-1]
-    call(work, programs / "af_checkpoint", "export-hf", f"{name}/checkpoints/latest", f"{name}_hf", "--dtype", "float32")
+def check_rope(check, name, work, programs, held):
+    event = events_of(work / name, "validation")[-1]
+    must(programs / "af_checkpoint", "export-hf", f"{name}/checkpoints/latest", f"{name}_hf", "--dtype", "float32", cwd=work)
     path = work / f"{name}_hf" / "config.json"
     config = json.loads(path.read_text())
     scaling = config.get("rope_scaling") or {}
-    counter.check(f"{name}: config.json has the trained RoPE", config["max_position_embeddings"] == LENGTH and (
+    check(f"{name}: config.json has the trained RoPE", config["max_position_embeddings"] == LENGTH and (
         (config["rope_theta"], scaling.get("factor")) == ((50000, None) if name == "raised" else (1000, 4))), str(config))
     worst = off(event, losses(work / f"{name}_hf", held, event["sequences"]))
-    counter.check(f"{name}: loss of the export in transformers, as a whole and by position", worst <= LOSS_BOUND, f"off by {worst:.2e}")
+    check(f"{name}: loss of the export in transformers, as a whole and by position", worst <= LOSS_BOUND, f"off by {worst:.2e}")
     path.write_text(json.dumps({**config, "rope_theta": 1000, "rope_scaling": None}))
     worst = off(event, losses(work / f"{name}_hf", held, event["sequences"]))
-    counter.check(f"{name}: the mutant 'RoPE of the first stage' must be caught", worst > 10 * LOSS_BOUND, f"off by {worst:.2e} only")
+    check(f"{name}: the mutant 'RoPE of the first stage' must be caught", worst > 10 * LOSS_BOUND, f"off by {worst:.2e} only")
 
 
 def scalars_of(file):
@@ -110,28 +92,28 @@ def scalars_of(file):
     return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
-def check_tensorboard(counter, work, programs):
+def check_tensorboard(check, work, programs):
     """A run cut after its first checkpoint and gone on with: two files, each with its own steps."""
     first = work / "raised" / "checkpoints" / "stage1-4"
-    call(work, programs / "af_train", "resumed.yaml", "--resume", first)
+    must(programs / "af_train", "resumed.yaml", "--resume", first, cwd=work)
     for name, steps in (("raised", range(1, 13)), ("resumed", range(5, 13))):
         files = list((work / name / "tensorboard").iterdir())
-        counter.check(f"{name}: one file a start", len(files) == 1, str(files))
-        scalars, lines = scalars_of(files[0]), lines_of(work / name)
+        check(f"{name}: one file a start", len(files) == 1, str(files))
+        scalars, lines = scalars_of(files[0]), json_lines(work / name / "metrics.jsonl")
         tags = {"lm loss": "lm_loss", "learning-rate": "learning_rate", "grad-norm": "grad_norm", "params-norm": "params_norm", "batch-size": "global_batch_size",
                 "load_balancing_loss": "load_balancing_loss", "throughput": "tflops_per_gpu", "tokens-per-second": "tokens_per_second"}  # fmt: skip
         metrics = [line for line in lines if "event" not in line]
         for tag, key in tags.items():
             expected = {line["iteration"]: torch.tensor(line[key]).float().item() for line in metrics}
-            counter.check(f"{name}: {tag}", list(expected) == list(steps) and scalars.get(tag) == expected, f"{scalars.get(tag)} {expected}")
+            check(f"{name}: {tag}", list(expected) == list(steps) and scalars.get(tag) == expected, f"{scalars.get(tag)} {expected}")
         expected = {line["consumed_samples"]: torch.tensor(line["lm_loss"]).float().item() for line in metrics}
-        counter.check(f"{name}: lm loss vs samples", scalars.get("lm loss vs samples") == expected, str(scalars.get("lm loss vs samples")))
-        for event in (line for line in lines if line.get("event") == "validation"):
+        check(f"{name}: lm loss vs samples", scalars.get("lm loss vs samples") == expected, str(scalars.get("lm loss vs samples")))
+        for event in events_of(work / name, "validation"):
             found = {tag: values.get(event["iteration"]) for tag, values in scalars.items()}
             expected = {"lm loss validation/held": event["lm_loss"]}
             expected |= {f"lm loss validation/held/{p['begin']}-{p['end']}": p["lm_loss"] for p in event["by_position"]}
             good = all(found.get(tag) == torch.tensor(value).float().item() for tag, value in expected.items())
-            counter.check(f"{name}: validation at {event['iteration']}", good, str(expected))
+            check(f"{name}: validation at {event['iteration']}", good, str(expected))
 
 
 def main():
@@ -145,17 +127,15 @@ def main():
     work.mkdir(parents=True)
     texts = {"train": documents("train", 200), "held": documents("held", 60)}
     for name, lines in texts.items():
-        (work / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in lines))
-        call(work, programs / "af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5")
-    counter = Counter()
+        tokenize(programs, work, name, lines)
+    check = Checks()
     for name, rope in {**ROPES, "resumed": ROPES["raised"]}.items():
         (work / f"{name}.yaml").write_text(CONFIG.format(out=name, rope=rope))
         if name in ROPES:
-            call(work, programs / "af_train", f"{name}.yaml")
-            check_rope(counter, name, work, programs, texts["held"])
-    check_tensorboard(counter, work, programs)
-    print(f"{counter.passed} passed, {counter.failed} failed, 0 skipped")
-    raise SystemExit(counter.failed != 0)
+            must(programs / "af_train", f"{name}.yaml", cwd=work)
+            check_rope(check, name, work, programs, texts["held"])
+    check_tensorboard(check, work, programs)
+    raise SystemExit(check.close())
 
 
 if __name__ == "__main__":

@@ -12,11 +12,15 @@ import random
 import re
 import statistics
 import subprocess
+import sys
 import time
 import unicodedata
 
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers  # noqa: E402
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import REAL_DATA, Checks  # noqa: E402
 
 PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CONTROL = """endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end vision_start
@@ -25,17 +29,6 @@ NAMES = [f"<|{name}|>" for name in CONTROL[:14]] + ["<tool_call>", "</tool_call>
 NAMES += ["<tool_response>", "</tool_response>", "<think>", "</think>"]  # from 151643 on
 TEXTUAL = [name for name in NAMES if not name.startswith("<|")]  # tokens in any text
 SPEED_TURNS = 3
-
-
-class Counter:
-    passed = failed = skipped = 0
-
-    def check(self, what: str, complaint: str) -> None:
-        if complaint:
-            self.failed += 1
-            print(f"FAILED {what}: {complaint}")
-        else:
-            self.passed += 1
 
 
 def reference(merges: list, vocab: dict, specials: list[str]) -> Tokenizer:
@@ -172,7 +165,7 @@ def ranges(characters: set[str]) -> str:
     return " ".join(f"{a:04X}" if a == b else f"{a:04X}-{b:04X}" for a, b in zip(starts, ends))
 
 
-def check_ids(counter: Counter, what: str, ours: Ours, path: pathlib.Path, hf: Tokenizer, texts: list[str], split: bool) -> None:
+def check_ids(check: Checks, what: str, ours: Ours, path: pathlib.Path, hf: Tokenizer, texts: list[str], split: bool) -> None:
     """Ids and decoded text. Two exceptions, listed: marks that the reference cannot order (equal once the text is in NFC
     before it comes there), and characters too young (equal once others stand in their place)."""
     mode, names = ("split", TEXTUAL) if split else ("recognise", NAMES)
@@ -193,11 +186,11 @@ def check_ids(counter: Counter, what: str, ours: Ours, path: pathlib.Path, hf: T
                                       (f"characters younger than Unicode {unicodedata.unidata_version}", young, is_young)):  # fmt: skip
         if sample:
             print(f"{what}: {len(sample)} of {len(texts)} texts differ by {reason}: {ranges({c for text in sample for c in text if is_reason(c)})}")
-    counter.check(f"{what}: the ids of {len(texts)} texts ({sum(map(len, wanted))} tokens)", f"{len(wrong)} differ, as {wrong[0]!r}" if wrong else "")
-    counter.check(f"{what}: decode(encode(x)) == NFC(x)", f"{len(spelled_wrong)} differ, as {spelled_wrong[0]!r}" if spelled_wrong else "")
+    check(f"{what}: the ids of {len(texts)} texts ({sum(map(len, wanted))} tokens)", not wrong, wrong and f"{len(wrong)} differ, as {wrong[0]!r}")
+    check(f"{what}: decode(encode(x)) == NFC(x)", not spelled_wrong, spelled_wrong and f"{len(spelled_wrong)} differ, as {spelled_wrong[0]!r}")
 
 
-def check_formats(counter: Counter, ours: Ours, ranks: pathlib.Path, hf: Tokenizer, out: pathlib.Path) -> None:
+def check_formats(check: Checks, ours: Ours, ranks: pathlib.Path, hf: Tokenizer, out: pathlib.Path) -> None:
     """What Hugging Face's library writes of the same vocabulary is the same tokenizer to us."""
     whole, parts = out / "json", out / "parts"
     for folder in (whole, parts):
@@ -209,21 +202,21 @@ def check_formats(counter: Counter, ours: Ours, ranks: pathlib.Path, hf: Tokeniz
     expected = ours.sha256(ranks)
     for folder in (whole, parts):
         found = ours.sha256(folder)
-        counter.check(f"{folder.name}: the same identity as qwen.tiktoken", "" if found == expected else f"{found} is not {expected}")
+        check(f"{folder.name}: the same identity as qwen.tiktoken", found == expected, f"{found} is not {expected}")
 
 
-def check_training(counter: Counter, ours: Ours, build: pathlib.Path, data: pathlib.Path, out: pathlib.Path, corpus: list[str], texts: list[str]) -> None:
+def check_training(check: Checks, ours: Ours, build: pathlib.Path, data: pathlib.Path, out: pathlib.Path, corpus: list[str], texts: list[str]) -> None:
     from transformers import AutoTokenizer
 
     folder = out / "trained"
     subprocess.run([build / "bin" / "af_data", "train-tokenizer", "--input", data / "trajectories.jsonl", "--vocab-size", "8000", "--output", folder],
                    check=True, stdout=subprocess.DEVNULL)  # fmt: skip
     hf = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    check_ids(counter, "trained", ours, folder, hf, texts + corpus, split=False)
+    check_ids(check, "trained", ours, folder, hf, texts + corpus, split=False)
     auto = AutoTokenizer.from_pretrained(folder)
     same = all(auto(text)["input_ids"] == hf.encode(text).ids for text in texts[:200])
-    counter.check("trained: transformers loads the folder and gives the same ids", "" if same else "others")
-    counter.check("trained: <|endoftext|> ends a document", "" if auto.eos_token_id == 8000 - 26 == hf.token_to_id("<|endoftext|>") else f"{auto.eos_token_id}")
+    check("trained: transformers loads the folder and gives the same ids", same)
+    check("trained: <|endoftext|> ends a document", auto.eos_token_id == 8000 - 26 == hf.token_to_id("<|endoftext|>"), f"{auto.eos_token_id}")
     learner = reference([], {}, [])
     pieces = [piece for text in corpus for piece in re.split("|".join(map(re.escape, TEXTUAL)), text)]
     learner.train_from_iterator(pieces, trainers.BpeTrainer(vocab_size=8000 - 26, min_frequency=2, show_progress=False,
@@ -232,11 +225,11 @@ def check_training(counter: Counter, ours: Ours, build: pathlib.Path, data: path
     found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     merges = [" ".join(merge) for merge in theirs["merges"]]
     first = next((i for i, (a, b) in enumerate(zip(merges, found["merges"])) if a != b), None)
-    counter.check("trained: the merges that Hugging Face's trainer learns",
-                  "" if merges == found["merges"] and theirs["vocab"] == found["vocab"] else f"the first other one is number {first}")  # fmt: skip
+    check("trained: the merges that Hugging Face's trainer learns", merges == found["merges"] and theirs["vocab"] == found["vocab"],
+          f"the first other one is number {first}")  # fmt: skip
 
 
-def check_speed(counter: Counter, ours: Ours, ranks: pathlib.Path, hf: Tokenizer, corpus: list[str]) -> None:
+def check_speed(check: Checks, ours: Ours, ranks: pathlib.Path, hf: Tokenizer, corpus: list[str]) -> None:
     """One thread against one thread, and both with all cores, in turns; medians."""
     megabytes = sum(len(text.encode()) for text in corpus) / 1e6
     cores = len(os.sched_getaffinity(0))
@@ -253,12 +246,12 @@ def check_speed(counter: Counter, ours: Ours, ranks: pathlib.Path, hf: Tokenizer
             seconds, count = ours.seconds(ranks, file, threads)
             rates[name].append(megabytes / seconds)
             if turn == 0:
-                counter.check(f"speed: {name}: as many tokens", "" if count == tokens else f"{count} against {tokens}")
+                check(f"speed: {name}: as many tokens", count == tokens, f"{count} against {tokens}")
     medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"speed on {megabytes:.1f} MB, MB/s (medians of {SPEED_TURNS} turns): " + "; ".join(f"{name} {rate:.2f}" for name, rate in medians.items()))
     for threads in ("1 thread", f"{cores} threads"):
         ratio = medians[f"ours, {threads}"] / medians[f"tokenizers, {threads}"]
-        counter.check(f"speed: {threads}", "" if ratio >= 5 else f"only {ratio:.1f} times tokenizers'")
+        check(f"speed: {threads}", ratio >= 5, f"only {ratio:.1f} times tokenizers'")
 
 
 def main() -> None:
@@ -266,14 +259,11 @@ def main() -> None:
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
     arguments = parser.parse_args()
-    root = pathlib.Path(__file__).resolve().parents[2]
-    data = pathlib.Path(os.environ.get("AF_TEST_DATA") or root.parent / "shared" / "data")
-    ranks, trajectories = data / "qwen.tiktoken", data / "trajectories.jsonl"
-    counter = Counter()
+    ranks, trajectories = REAL_DATA / "qwen.tiktoken", REAL_DATA / "trajectories.jsonl"
+    check = Checks()
     if not ranks.exists() or not trajectories.exists():
-        print("skipped: tokenizer: no qwen.tiktoken and trajectories.jsonl in AF_TEST_DATA or ../shared/data")
-        print("0 passed, 0 failed, 1 skipped")
-        return
+        check.skip("tokenizer: no qwen.tiktoken and trajectories.jsonl in AF_TEST_DATA or ../shared/data")
+        raise SystemExit(check.close())
     arguments.out.mkdir(parents=True, exist_ok=True)
     with open(trajectories, encoding="utf-8") as file:
         lines = file.read().splitlines()
@@ -282,15 +272,14 @@ def main() -> None:
     vocab, merges = read_ranks(ranks)
     hf, hf_split = reference(merges, vocab, NAMES), reference(merges, vocab, TEXTUAL)
     ours = Ours(arguments.build, arguments.out)
-    counter.check("the reference's ids", "" if len(merges) == 151387 and hf.token_to_id("</think>") == 151668 else "not Qwen's")
+    check("the reference's ids", len(merges) == 151387 and hf.token_to_id("</think>") == 151668, "not Qwen's")
     for what, sample in (("trajectories", corpus + lines), ("fuzzed", texts)):
-        check_ids(counter, what, ours, ranks, hf, sample, split=False)
-        check_ids(counter, f"{what}, <|...|> as text", ours, ranks, hf_split, sample, split=True)
-    check_formats(counter, ours, ranks, hf, arguments.out)
-    check_training(counter, ours, arguments.build, data, arguments.out, corpus, texts)
-    check_speed(counter, ours, ranks, hf, corpus)
-    print(f"{counter.passed} passed, {counter.failed} failed, {counter.skipped} skipped")
-    raise SystemExit(counter.failed != 0)
+        check_ids(check, what, ours, ranks, hf, sample, split=False)
+        check_ids(check, f"{what}, <|...|> as text", ours, ranks, hf_split, sample, split=True)
+    check_formats(check, ours, ranks, hf, arguments.out)
+    check_training(check, ours, arguments.build, REAL_DATA, arguments.out, corpus, texts)
+    check_speed(check, ours, ranks, hf, corpus)
+    raise SystemExit(check.close())
 
 
 if __name__ == "__main__":

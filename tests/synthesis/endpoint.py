@@ -7,6 +7,7 @@ import asyncio
 import email.utils
 import hashlib
 import json
+import os
 import socket
 import struct
 import threading
@@ -20,6 +21,18 @@ FINAL = ["400", "401", "404", "307"]
 
 def key_of(body):
     return hashlib.sha256(body).hexdigest()
+
+
+def environment(key=None):
+    """For programs that are to ask it: straight, and with `key` as the API key."""
+    kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY" and not name.lower().endswith("_proxy")}
+    return {**kept, "OPENAI_API_KEY": key} if key else kept
+
+
+def journal_lines(path):
+    """The whole lines of a journal of answers, which may not be there yet, without its head."""
+    text = path.read_bytes() if path.exists() else b""
+    return [json.loads(line) for line in text.split(b"\n")[1:-1]]
 
 
 def default_answer(request):

@@ -7,12 +7,14 @@ A memory of a made-up package index, samples of af_synth has on it, and a small 
 * two processes give the files that one gives;
 * every mistake of the user is told in a line, and leaves no file behind."""
 import json
-import os
 import pathlib
 import random
 import subprocess
 import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import MPI_ENVIRONMENT, MPIRUN, Checks, json_lines, must  # noqa: E402
 
 SAMPLES = 3
 RUN = """
@@ -28,31 +30,21 @@ WORLD = ["--tools", "mem.db", "--results", "3", "--statements", "3", "--context"
 
 
 class Suite:
-    passed = failed = 0
-
     def __init__(self, build, work):
-        self.bin, self.work = build / "bin", work
-        self.environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        self.bin, self.work, self.check = build / "bin", work, Checks()
+        self.options = {"cwd": work, "env": {**MPI_ENVIRONMENT, "OMP_WAIT_POLICY": "passive"}}
 
-    def check(self, name, good, detail=""):
-        if good:
-            self.passed += 1
-        else:
-            self.failed += 1
-            print(f"FAILED {name}: {detail}")
+    def words(self, program, arguments, ranks):
+        return [*([*MPIRUN, "-np", str(ranks)] if ranks else []), self.bin / program, *map(str, arguments)]
 
     def call(self, program, *arguments, ranks=0):
-        mpi = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", "self,vader", "-np", str(ranks)] if ranks else []
-        return subprocess.run([*mpi, self.bin / program, *map(str, arguments)], capture_output=True, text=True, cwd=self.work, env=self.environment)
+        return subprocess.run(self.words(program, arguments, ranks), capture_output=True, text=True, **self.options)
 
     def must(self, program, *arguments, ranks=0):
-        result = self.call(program, *arguments, ranks=ranks)
-        if result.returncode != 0:
-            raise RuntimeError(f"{program} {' '.join(map(str, arguments))}: exit {result.returncode}: {result.stderr.strip()}")
-        return result.stdout
+        return must(*self.words(program, arguments, ranks), **self.options)
 
     def lines(self, name):
-        return [json.loads(line) for line in (self.work / name).read_text().splitlines()]
+        return json_lines(self.work / name)
 
 
 def package_index():
@@ -163,8 +155,7 @@ def main():
         samples = prepare(suite)
         for check in (check_likelihood, check_generation, check_mistakes):
             check(suite, samples)
-    print(f"{suite.passed} passed, {suite.failed} failed, 0 skipped")
-    return suite.failed > 0
+    return suite.check.close()
 
 
 if __name__ == "__main__":

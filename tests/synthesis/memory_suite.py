@@ -6,57 +6,26 @@ usage: memory_suite.py FOLDER_OF_PROGRAMS
 The files are read with Python's sqlite3 alone, and what must be in them is computed here. Closes with "N passed, N failed, N skipped"."""
 import gzip
 import json
-import os
 import pathlib
 import random
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 
-import index
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import index  # noqa: E402
+from common import Checks, Watched  # noqa: E402
 
 BIN = pathlib.Path(sys.argv[1]).resolve() / "af_synth"
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_memory_"))
-passed = failed = skipped = 0
+check = Checks()
 
 
-def check(what, good, detail=""):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f"FAILED: {what}\n{str(detail)[:1500]}")
-
-
-class Ended:
-    """A run of af_synth memory that has ended: exit code, output, seconds, largest memory in MB."""
-
-    def __init__(self, *arguments, kill_after=None):
-        with open(WORK / "out", "w+") as out, open(WORK / "err", "w+") as err:
-            begin = time.monotonic()
-            process = subprocess.Popen([str(BIN), "memory", *map(str, arguments)], stdout=out, stderr=err, cwd=WORK)
-            self.megabytes, self.killed = 0, False
-            while process.poll() is None:
-                try:
-                    found = re.search(r"VmHWM:\s*(\d+) kB", pathlib.Path(f"/proc/{process.pid}/status").read_text())
-                    self.megabytes = max(self.megabytes, int(found[1]) / 1024 if found else 0)
-                except OSError:
-                    pass
-                if kill_after is not None and kill_after(time.monotonic() - begin):
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    self.killed = True
-                time.sleep(0.002 if kill_after else 0.01)
-            self.seconds = time.monotonic() - begin
-            self.code = process.returncode
-        self.out, self.err = (WORK / "out").read_text(), (WORK / "err").read_text(errors="replace")
-
-    def __str__(self):
-        return f"exit {self.code}\n{self.out}\n{self.err}"
+def memory(*arguments, **options):
+    return Watched([BIN, "memory", *arguments], WORK, **options)
 
 
 def contents(name):
@@ -99,7 +68,7 @@ def write_index(name, count, seed, opener=open):
 
 def test_contents():
     write_index("small.txt", 2000, 1)
-    made = Ended("--debian-index", "small.txt", "--output", "small.db", "--licence", "public domain")
+    made = memory("--debian-index", "small.txt", "--output", "small.db", "--licence", "public domain")
     check("a memory is made", made.code == 0, made)
     rows, whole = contents("small.db")
     check("it is whole", whole)
@@ -112,23 +81,23 @@ def test_contents():
     sha256 = subprocess.run(["sha256sum", WORK / "small.txt"], capture_output=True, text=True).stdout[:64]
     check("and names its source", source["sha256"] == sha256 and source["bytes"] == (WORK / "small.txt").stat().st_size and source["licence"] == "public domain", manifest)
 
-    refused = Ended("--debian-index", "small.txt", "--output", "small.db")
+    refused = memory("--debian-index", "small.txt", "--output", "small.db")
     check("an existing memory is not overwritten", refused.code == 2 and "--append adds to it" in refused.err, refused)
-    again = Ended("--append", "--debian-index", "small.txt", "--output", "small.db")
+    again = memory("--append", "--debian-index", "small.txt", "--output", "small.db")
     check("a file that is in is not read twice", again.code == 0 and "is in the memory already" in again.err and contents("small.db")[0] == rows, again)
     shutil.copy(WORK / "small.txt", WORK / "longer.txt")
     with open(WORK / "longer.txt", "a") as file:
         file.write("\nPackage: new-one\nSection: admin\n\n")
-    longer = Ended("--append", "--debian-index", "longer.txt", "--output", "small.db")
+    longer = memory("--append", "--debian-index", "longer.txt", "--output", "small.db")
     check("a longer file adds what is new", longer.code == 0 and contents("small.db")[0] == rows + [("new-one", "The package new-one is in section admin.", "section", "admin",
                                                                                          "https://packages.debian.org/new-one")], longer)
     write_index("packed.gz", 2000, 1, gzip.open)
-    packed = Ended("--debian-index", "packed.gz", "--output", "packed.db")
+    packed = memory("--debian-index", "packed.gz", "--output", "packed.db")
     check("the same from a .gz", packed.code == 0 and contents("packed.db")[0] == rows, packed)
     package = index.package(77, 1)
-    shown = Ended("--inspect", "small.db", "--entity", package["Package"])
+    shown = memory("--inspect", "small.db", "--entity", package["Package"])
     check("an entity is shown", shown.code == 0 and f"The package {package['Package']} is in section {package['Section']}." in shown.out, shown)
-    found = Ended("--inspect", "small.db", "--search", f"{package['Package']} {package['Section']}")
+    found = memory("--inspect", "small.db", "--search", f"{package['Package']} {package['Section']}")
     check("and found", found.out.startswith(package["Package"] + "  https://packages.debian.org/"), found)
 
 
@@ -136,10 +105,10 @@ def test_killed():
     """A killed run leaves a whole file; the same command, killed again and again, ends with what an uninterrupted run gives."""
     write_index("first.txt", 3000, 1)
     write_index("second.txt", 5000, 2)  # other facts of the same packages, and new packages
-    Ended("--debian-index", "first.txt", "--output", "base.db")
+    memory("--debian-index", "first.txt", "--output", "base.db")
     base, _ = contents("base.db")
     shutil.copy(WORK / "base.db", WORK / "straight.db")
-    straight = Ended("--append", "--debian-index", "second.txt", "--output", "straight.db")
+    straight = memory("--append", "--debian-index", "second.txt", "--output", "straight.db")
     expected, whole = contents("straight.db")
     check("an append that is not interrupted", straight.code == 0 and whole and expected[:len(base)] == base, straight)
 
@@ -149,7 +118,7 @@ def test_killed():
         before = kills
         while True:
             at = draw.uniform(0.01, latest)
-            run = Ended("--append", "--debian-index", "second.txt", "--output", "killed.db", kill_after=lambda seconds: seconds > at)
+            run = memory("--append", "--debian-index", "second.txt", "--output", "killed.db", kill_after=lambda seconds: seconds > at)
             if not run.killed and kills == before and latest > 0.02:  # a machine that is less busy now: once more, and sooner
                 latest /= 2
                 shutil.copy(WORK / "base.db", WORK / "killed.db")
@@ -164,7 +133,7 @@ def test_killed():
                 return
             if kills > 8:
                 at = 1e9
-                run = Ended("--append", "--debian-index", "second.txt", "--output", "killed.db")
+                run = memory("--append", "--debian-index", "second.txt", "--output", "killed.db")
                 break
         rows, whole = contents("killed.db")
         check("killed and started again: the same statements in the same order", run.code == 0 and whole and rows == expected, (kills, len(rows), len(expected), run))
@@ -176,9 +145,9 @@ def test_killed():
     hot = 0
     for _ in range(4):
         shutil.copy(WORK / "base.db", WORK / "hot.db")
-        run = Ended("--append", "--debian-index", "second.txt", "--output", "hot.db", kill_after=lambda _: (WORK / "hot.db-journal").exists())
+        run = memory("--append", "--debian-index", "second.txt", "--output", "hot.db", kill_after=lambda _: (WORK / "hot.db-journal").exists())
         hot += (WORK / "hot.db-journal").exists()
-        shown = Ended("--inspect", "hot.db")
+        shown = memory("--inspect", "hot.db")
         check("a reader finds it whole", shown.code == 0, shown)
         rows, whole = contents("hot.db")
         check("rolled back to whole batches", whole and rows == expected[:len(rows)] and len(rows) >= len(base), (whole, len(rows)))
@@ -188,10 +157,10 @@ def test_killed():
 
     # A new memory grows aside.
     part = WORK / "new.db.part"
-    run = Ended("--debian-index", "second.txt", "--output", "new.db", kill_after=lambda _: part.exists() and part.stat().st_size > 200_000)
+    run = memory("--debian-index", "second.txt", "--output", "new.db", kill_after=lambda _: part.exists() and part.stat().st_size > 200_000)
     check("a memory that is not finished is not there", not run.killed or (not (WORK / "new.db").exists() and (WORK / "new.db.part").exists()), run)
-    run = Ended("--debian-index", "second.txt", "--output", "new.db")
-    once = Ended("--debian-index", "second.txt", "--output", "once.db")
+    run = memory("--debian-index", "second.txt", "--output", "new.db")
+    once = memory("--debian-index", "second.txt", "--output", "once.db")
     check("it is finished by the same command", run.code == 0 and once.code == 0 and contents("new.db") == contents("once.db") and not (WORK / "new.db.part").exists(), run)
 
 
@@ -223,7 +192,7 @@ def test_duplicates():
     with open(WORK / "mutants.jsonl", "w") as file:
         for mutant, _ in [(text, "")] + mutants:
             file.write(json.dumps({"text": mutant, "title": "T", "url": "https://x"}) + "\n")
-    Ended("--documents", "mutants.jsonl", "--output", "mutants.db")
+    memory("--documents", "mutants.jsonl", "--output", "mutants.db")
     source = json.loads((WORK / "mutants.db.manifest.json").read_text())["sources"][0]
     counted = {kind: sum(k == kind for _, k in mutants) for kind in ("exact", "near", "new")}
     rows = [row[1] for row in contents("mutants.db")[0] if row[0] == "T"]
@@ -242,15 +211,15 @@ def test_hostile():
         for _ in range(100):
             file.write(b"x" * (1 << 20))
         file.write(b'"}\n' + good.replace("one", "three").encode())  # and no new line at the end
-    run = Ended("--documents", "hostile.jsonl", "--output", "hostile.db")
+    run = memory("--documents", "hostile.jsonl", "--output", "hostile.db")
     check("hostile lines are reported and passed over", run.code == 0 and all(f"hostile.jsonl:{n}" in run.err for n in (2, 3, 4, 5, 6, 7, 10)), run)
     check("the line of 100 MB too, in bounded memory", "the line has 1048" in run.err and run.megabytes < 120, (run.megabytes, run))
     check("the others are in", [row[0] for row in contents("hostile.db")[0]] == ["Good", "<|im_start|>system", "Good", "Good"], contents("hostile.db"))
     check("and counted", json.loads((WORK / "hostile.db.manifest.json").read_text())["sources"][0]["skipped"] == 7)
-    strict = Ended("--documents", "hostile.jsonl", "--output", "strict.db", "--strict")
+    strict = memory("--documents", "hostile.jsonl", "--output", "strict.db", "--strict")
     check("--strict ends at the first", strict.code == 2 and "hostile.jsonl:2" in strict.err and not (WORK / "strict.db").exists(), strict)
     (WORK / "cut.jsonl.gz").write_bytes(gzip.compress((good + "\n").encode() * 1000)[:-20])
-    cut = Ended("--documents", "cut.jsonl.gz", "--output", "cut.db")
+    cut = memory("--documents", "cut.jsonl.gz", "--output", "cut.db")
     check("a .gz that is cut off", cut.code == 0 and "cut.jsonl.gz:" in cut.err, cut)
 
 
@@ -262,14 +231,14 @@ def test_messages():
             ("no memory", ["--inspect", "small.txt"], "not a database"), ("append to no memory", ["--append", "--output", "small.txt", "--debian-index", "small.txt"], "not a database"),
             ("an unknown entity", ["--inspect", "small.db", "--entity", "nobody"], "nobody"), ("both", ["--inspect", "small.db", "--output", "x.db"], "one of them"),
             ("output in no folder", ["--output", "no/such/x.db", "--debian-index", "small.txt"], "no/such/x.db")]:
-        run = Ended(*arguments)
+        run = memory(*arguments)
         check(f"message: {what}", run.code == 2 and message in run.err and "terminate" not in run.err, run)
 
 
 def test_flat():
     write_index("large.txt", 20000, 3)
-    small = Ended("--debian-index", "second.txt", "--output", "flat1.db")
-    large = Ended("--debian-index", "large.txt", "--output", "flat2.db")
+    small = memory("--debian-index", "second.txt", "--output", "flat1.db")
+    large = memory("--debian-index", "large.txt", "--output", "flat2.db")
     statements = json.loads((WORK / "flat2.db.manifest.json").read_text())["statements"]
     print(f"{statements} statements in {large.seconds:.1f} s, {(WORK / 'flat2.db').stat().st_size / 1e6:.0f} MB, {large.megabytes:.0f} MB of memory ({small.megabytes:.0f} MB for a quarter)")
     check("memory is bounded", large.code == 0 and large.megabytes < 150, large.megabytes)
@@ -284,5 +253,4 @@ try:
     test_flat()
 finally:
     shutil.rmtree(WORK)
-print(f"{passed} passed, {failed} failed, {skipped} skipped")
-sys.exit(failed > 0)
+sys.exit(check.close())

@@ -17,21 +17,14 @@ import sys
 import tempfile
 import time
 
-from option_classifier import accuracy_above_chance, decisions_of, read_samples
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks  # noqa: E402
+from option_classifier import accuracy_above_chance, decisions_of, read_samples  # noqa: E402
 
 BIN = pathlib.Path(sys.argv[1]).resolve() / "bin"
 FULL = "--full" in sys.argv[2:]
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_offline_"))
-passed = failed = 0
-
-
-def check(what: str, problems: list) -> None:
-    global passed, failed
-    if problems:
-        failed += 1
-        print(f"FAILED: {what}: {len(problems)} problems: " + "; ".join(str(p) for p in problems[:3]))
-    else:
-        passed += 1
+check = Checks()
 
 
 def program(name: str, *arguments, refused: bool = False) -> subprocess.CompletedProcess:
@@ -230,7 +223,7 @@ def main() -> int:
     begin = time.time()
     index = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout if FULL else synthetic_index(5000)
     (WORK / "index.txt").write_text(index, encoding="utf-8")
-    check("a memory is made", [] if program("af_synth", "memory", "--debian-index", WORK / "index.txt", "--output", WORK / "mem.db").returncode == 0 else ["no"])
+    check("a memory is made", program("af_synth", "memory", "--debian-index", WORK / "index.txt", "--output", WORK / "mem.db").returncode == 0)
     facts = Facts(index)
     print(f"{len(facts.of)} packages, {time.time() - begin:.0f} s")
 
@@ -240,58 +233,57 @@ def main() -> int:
     has = synth("has", "has.jsonl", 20000 if FULL else 2500)
     took = time.time() - begin
     print(f"{len(plan)} planning samples in {planned:.1f} s, {len(has)} HAS samples in {took - planned:.1f} s")
-    check("that is at most 5 minutes", [took] if FULL and took > 300 else [])
-    check("planning samples have a valid call each", [p for s in plan for p in call_problems(s)] + [s["id"] for s in plan if s["segments"][-1]["role"] != "action"])
-    check("all styles are there", [] if len({s["style"] for s in plan}) == 5 else [collections.Counter(s["style"] for s in plan)])
-    check("HAS samples' calls are valid", [p for s in has for p in call_problems(s)])
-    check("HAS samples end as they are judged", [p for s in has for p in has_problems(s)])
+    check("that is at most 5 minutes", not (FULL and took > 300), took)
+    check.none("planning samples have a valid call each", [p for s in plan for p in call_problems(s)] + [s["id"] for s in plan if s["segments"][-1]["role"] != "action"])
+    check("all styles are there", len({s["style"] for s in plan}) == 5, collections.Counter(s["style"] for s in plan))
+    check.none("HAS samples' calls are valid", [p for s in has for p in call_problems(s)])
+    check.none("HAS samples end as they are judged", [p for s in has for p in has_problems(s)])
     wrong = sum(not s["outcome"] for s in has) / len(has)
-    check("a quarter of the trajectories fails", [] if abs(wrong - 0.25) < 4 * (0.19 / len(has)) ** 0.5 else [wrong])
-    check("both wordings, about as often", [] if abs(sum(s["style"] == "decision" for s in has) / len(has) - 0.5) < 2 / len(has) ** 0.5 else ["no"])
+    check("a quarter of the trajectories fails", abs(wrong - 0.25) < 4 * (0.19 / len(has)) ** 0.5, wrong)
+    check("both wordings, about as often", abs(sum(s["style"] == "decision" for s in has) / len(has) - 0.5) < 2 / len(has) ** 0.5)
     chi = positions_chi_square(has)
-    check("the chosen options' places are uniform", [chi] if chi > 4 else [])
+    check("the chosen options' places are uniform", chi <= 4, chi)
     share = near_duplicates(plan, "plan")
     print(f"near duplicates (word 5-grams, Jaccard >= 0.7) among planning samples: {100 * share:.3f} %")
-    check("less than 1 % near duplicates", [share] if share >= 0.01 else [])
+    check("less than 1 % near duplicates", share < 0.01, share)
     share = near_duplicates_by_sets(plan[:20000])
-    check(f"less than 1 % near duplicates by exact similarities: {100 * share:.3f} %", [share] if share >= 0.01 else [])
-    check("exact similarities find a changed word", [] if near_duplicates_by_sets(plan[:50] + [dict(s, segments=s["segments"] + [{"text": " more"}]) for s in plan[:50]]) == 0.5 else ["no"])
+    check(f"less than 1 % near duplicates by exact similarities: {100 * share:.3f} %", share < 0.01, share)
+    check("exact similarities find a changed word", near_duplicates_by_sets(plan[:50] + [dict(s, segments=s["segments"] + [{"text": " more"}]) for s in plan[:50]]) == 0.5)
 
     accuracy, chance, decisions = accuracy_above_chance(has)
     error = (chance * (1 - chance) / decisions) ** 0.5
     print(f"words of the options alone: {100 * accuracy:.2f} % of {decisions} decisions, chance {100 * chance:.2f} % (standard error {100 * error:.2f})")
-    check("options alone say nothing: within 3 points of chance", [accuracy - chance] if abs(accuracy - chance) > 0.03 else [])
+    check("options alone say nothing: within 3 points of chance", abs(accuracy - chance) <= 0.03, accuracy - chance)
     accuracy, chance = by_copying(has)
-    check("question and observations decide: copied words alone tell far more than chance", [] if accuracy > chance + 0.2 else [accuracy, chance])
+    check("question and observations decide: copied words alone tell far more than chance", accuracy > chance + 0.2, (accuracy, chance))
     accuracy, chance, decisions = accuracy_above_chance(with_a_give_away(has))
-    check("the classifier finds a give-away", [] if accuracy - chance > 0.03 else [accuracy - chance])
+    check("the classifier finds a give-away", accuracy - chance > 0.03, accuracy - chance)
 
     bare = synth("fas", "bare.jsonl", 20000 if FULL else 1500, "--obfuscation", 0, "--styles", "factual", "--split", "train", "--heldout-share", 0.2)
-    check("reasoning is there, too", [] if {s["kind"] for s in bare} == {"fas_planning", "fas_reasoning"} else ["no"])
-    check("factual questions by brute force: unique, minimal, right", [p for s in bare for p in facts.problems_of(s)])
+    check("reasoning is there, too", {s["kind"] for s in bare} == {"fas_planning", "fas_reasoning"})
+    check.none("factual questions by brute force: unique, minimal, right", [p for s in bare for p in facts.problems_of(s)])
     spoilt = [dict(s, segments=[{"role": "user", "text": re.sub(r",? and has [^.?:]*?(?=[.?:])", "", s["segments"][0]["text"], count=1)}]) for s in bare]
     missed = sum(not facts.problems_of(s) for s, whole in zip(spoilt, bare) if s["segments"][0] != whole["segments"][0])
-    check("brute force finds a dropped clue", [missed] if missed else [])
+    check("brute force finds a dropped clue", not missed, missed)
     held = synth("fas", "held.jsonl", 300, "--styles", "factual", "--split", "heldout", "--heldout-share", 0.2)
     held += synth("has", "held_has.jsonl", 200, "--split", "heldout", "--heldout-share", 0.2)
     train = bare + synth("has", "train_has.jsonl", 600, "--split", "train", "--heldout-share", 0.2)
     common = {e for s in train for e in s["entities"]} & {e for s in held for e in s["entities"]}
-    check("no question of one split is about an entity of the other", sorted(common))
+    check.none("no question of one split is about an entity of the other", sorted(common))
 
     done = program("af_synth", "has", "--memory", WORK / "mem.db", "--count", 300, "--options", "3..3", "--output", WORK / "three.jsonl")
     counts = [d["options"] for s in read_samples(WORK / "three.jsonl") for d in s["decisions"]]
     said = re.search(r"steps +(\d+) with (\S+) options each\n  with fewer than asked for +(\d+)", done.stdout)
     right = said and (int(said[1]), said[2], int(said[3])) == (len(counts), f"{sum(counts) / len(counts):.2f}", counts.count(2))
-    check("steps with fewer options than asked for are counted", [] if right and 0 < counts.count(2) < len(counts) / 4 and set(counts) == {2, 3} else [done.stdout])
+    check("steps with fewer options than asked for are counted", right and 0 < counts.count(2) < len(counts) / 4 and set(counts) == {2, 3}, done.stdout)
 
     for threads in (1, 3):
         synth("has", f"threads{threads}.jsonl", 150, "--threads", threads, "--seed", 9)
-    check("the number of threads changes nothing", [] if (WORK / "threads1.jsonl").read_bytes() == (WORK / "threads3.jsonl").read_bytes() else ["it does"])
+    check("the number of threads changes nothing", (WORK / "threads1.jsonl").read_bytes() == (WORK / "threads3.jsonl").read_bytes())
     few = program("af_synth", "fas", "--memory", WORK / "mem.db", "--count", 10, "--styles", "factual", "--clues", "6", "--output", WORK / "few.jsonl", refused=True)
     refused = few.returncode == 2 and "can be made of it" in few.stderr and not list(WORK.glob("few.jsonl*"))
-    check("too few questions are said, nothing is left", [] if refused or few.returncode == 0 else [few.stderr])
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+    check("too few questions are said, nothing is left", refused or few.returncode == 0, few.stderr)
+    return check.close()
 
 
 if __name__ == "__main__":

