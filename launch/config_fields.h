@@ -1,4 +1,4 @@
-// The configuration's one description (config_schema.cc) is walked through this interface: by a reader that fills the structs
+// The configuration's one description (config_schema.h) is walked through this interface: by a reader that fills the structs
 // from YAML and collects errors, and by a writer that prints them. So what is read, checked and printed cannot drift apart.
 #pragma once
 #include <cstdint>
