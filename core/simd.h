@@ -20,7 +20,7 @@ inline constexpr bool kFast = false;  // a library knows this machine better tha
 #endif
 
 constexpr int rows_of(int vectors) { return vectors == 1 ? kAccumulators * 2 / 3 : kAccumulators / vectors; }
-inline constexpr int kRows = rows_of(kVectors), kMostRows = rows_of(1);
+inline constexpr int kRows = rows_of(kVectors);
 
 template <class T>
 struct Types;

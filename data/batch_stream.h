@@ -80,7 +80,6 @@ class SequenceStream {
 
   StreamState state() const;  // after what next() has given
 
-  std::size_t num_sources() const { return readers_.size(); }
   const std::string& source_name(std::size_t source) const;
   // Whole sequences in one epoch of the source: how many a validation in sequential order may read without repeating.
   std::int64_t sequences_per_epoch(std::size_t source) const;

@@ -18,7 +18,6 @@ class BenchmarkIndex {
   int add(std::string_view question);
   void finish();
   int size() const { return int(grams_of_.size()); }
-  int ngrams() const { return int(entries_.size()); }
   int ngrams_of(int question) const { return grams_of_[std::size_t(question)]; }
   int too_short() const { return too_short_; }
 

@@ -136,27 +136,6 @@ H5Handle open_attribute(const H5Handle& object, const std::string& where, const 
   return attribute;
 }
 
-template <class T>
-void write_number(const H5Handle& file, const std::string& where, const std::string& object, const std::string& name, H5Type type, T value) {
-  silence();
-  H5Handle kind = library_type(type);
-  H5Handle attribute = create_attribute(open_object(file, where, object), where, name, kind);
-  if (H5Awrite(attribute.id(), kind.id(), &value) < 0) fail(where, fmt::format("cannot write the attribute '{}'", name));
-}
-
-template <class T>
-T read_number(const H5Handle& file, const std::string& where, const std::string& object, const std::string& name, H5T_class_t expected, H5Type type) {
-  silence();
-  H5Handle attribute = open_attribute(open_object(file, where, object), where, name);
-  H5Handle stored = handle<H5Tclose>(H5Aget_type(attribute.id()));
-  if (H5Tget_class(stored.id()) != expected)
-    user_error("{}: the attribute '{}' is not {}", where, name, expected == H5T_INTEGER ? "an integer" : "a number");
-  T value{};
-  H5Handle memory = library_type(type);
-  if (H5Aread(attribute.id(), memory.id(), &value) < 0) fail(where, fmt::format("cannot read the attribute '{}'", name));
-  return value;
-}
-
 }  // namespace
 
 std::size_t size_of(H5Type type) {
@@ -309,35 +288,9 @@ H5File H5File::open(const std::string& path) {
   return H5File(std::move(file), path, false);
 }
 
-bool H5File::has(const std::string& name) const {
+bool H5File::has(const std::string& dataset) const {
   silence();
-  for (std::size_t slash = name.find('/', 1); true; slash = name.find('/', slash + 1)) {  // each group on the way must be there
-    std::string part = name.substr(0, slash);
-    if (part != "/" && H5Lexists(handle_.id(), part.c_str(), H5P_DEFAULT) <= 0) return false;
-    if (slash == std::string::npos) return true;
-  }
-}
-
-std::vector<std::string> H5File::names(const std::string& group) const {
-  silence();
-  std::vector<std::string> members;
-  auto visit = [](hid_t, const char* name, const H5L_info_t*, void* out) -> herr_t {
-    static_cast<std::vector<std::string>*>(out)->push_back(name);
-    return 0;
-  };
-  if (H5Literate_by_name(handle_.id(), group.c_str(), H5_INDEX_NAME, H5_ITER_INC, nullptr, visit, &members, H5P_DEFAULT) < 0) {
-    fail(path_, fmt::format("cannot list the group '{}'", group));
-  }
-  std::sort(members.begin(), members.end());
-  return members;
-}
-
-void H5File::create_group(const std::string& name) {
-  silence();
-  H5Handle properties = handle<H5Pclose>(H5Pcreate(H5P_GROUP_CREATE));
-  H5Pset_obj_track_times(properties.id(), false);
-  H5Handle group = handle<H5Gclose>(H5Gcreate2(handle_.id(), name.c_str(), H5P_DEFAULT, properties.id(), H5P_DEFAULT));
-  if (group.id() < 0) fail(path_, fmt::format("cannot create the group '{}'", name));
+  return H5Lexists(handle_.id(), dataset.c_str(), H5P_DEFAULT) > 0;
 }
 
 H5Dataset H5File::create_dataset(const std::string& name, H5Type type, const std::vector<std::int64_t>& shape, const H5Layout& layout) {
@@ -386,11 +339,10 @@ void H5File::set_attribute(const std::string& object, const std::string& name, c
 }
 
 void H5File::set_attribute(const std::string& object, const std::string& name, std::int64_t value) {
-  write_number(handle_, path_, object, name, H5Type::i64, value);
-}
-
-void H5File::set_attribute(const std::string& object, const std::string& name, double value) {
-  write_number(handle_, path_, object, name, H5Type::f64, value);
+  silence();
+  H5Handle type = library_type(H5Type::i64);
+  H5Handle attribute = create_attribute(open_object(handle_, path_, object), path_, name, type);
+  if (H5Awrite(attribute.id(), type.id(), &value) < 0) fail(path_, fmt::format("cannot write the attribute '{}'", name));
 }
 
 std::string H5File::string_attribute(const std::string& object, const std::string& name) const {
@@ -413,11 +365,14 @@ std::string H5File::string_attribute(const std::string& object, const std::strin
 }
 
 std::int64_t H5File::integer_attribute(const std::string& object, const std::string& name) const {
-  return read_number<std::int64_t>(handle_, path_, object, name, H5T_INTEGER, H5Type::i64);
-}
-
-double H5File::number_attribute(const std::string& object, const std::string& name) const {
-  return read_number<double>(handle_, path_, object, name, H5T_FLOAT, H5Type::f64);
+  silence();
+  H5Handle attribute = open_attribute(open_object(handle_, path_, object), path_, name);
+  H5Handle stored = handle<H5Tclose>(H5Aget_type(attribute.id()));
+  if (H5Tget_class(stored.id()) != H5T_INTEGER) user_error("{}: the attribute '{}' is not an integer", path_, name);
+  H5Handle memory = library_type(H5Type::i64);
+  std::int64_t value = 0;
+  if (H5Aread(attribute.id(), memory.id(), &value) < 0) fail(path_, fmt::format("cannot read the attribute '{}'", name));
+  return value;
 }
 
 void H5File::close() {

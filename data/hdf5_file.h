@@ -72,21 +72,17 @@ class H5File {
   static H5File open(const std::string& path);    // for reading
   const std::string& path() const { return path_; }
 
-  bool has(const std::string& name) const;                         // a group or dataset by its path
-  std::vector<std::string> names(const std::string& group) const;  // of the group's members, sorted
-  void create_group(const std::string& name);
+  bool has(const std::string& dataset) const;
   H5Dataset create_dataset(const std::string& name, H5Type type, const std::vector<std::int64_t>& shape, const H5Layout& layout = {});
   // cache_bytes: chunks that are kept decoded for later reads of this dataset.
   H5Dataset dataset(const std::string& name, std::int64_t cache_bytes = 1 << 20) const;
 
-  // Attributes of a group or dataset ("/" is the file itself).
+  // Attributes of a dataset ("/" is the file itself).
   bool has_attribute(const std::string& object, const std::string& name) const;
   void set_attribute(const std::string& object, const std::string& name, const std::string& value);
   void set_attribute(const std::string& object, const std::string& name, std::int64_t value);
-  void set_attribute(const std::string& object, const std::string& name, double value);
   std::string string_attribute(const std::string& object, const std::string& name) const;
   std::int64_t integer_attribute(const std::string& object, const std::string& name) const;
-  double number_attribute(const std::string& object, const std::string& name) const;
 
   void close();  // writes what is pending to disk (fsync) and reports a full disk, which a destructor cannot. Close datasets first
 

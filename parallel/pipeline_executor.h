@@ -40,7 +40,6 @@ class PipelineExecutor {
   // Of the last run.
   const std::vector<TimedAction>& timeline() const { return timeline_; }  // seconds since its start; the order is that of execution
   double seconds() const { return seconds_; }
-  double idle_seconds() const { return idle_seconds_; }  // of these, not in the stage's functions: waiting for messages
   double idle_share() const { return seconds_ > 0 ? idle_seconds_ / seconds_ : 0; }
   // Memory for messages and held inputs, [T, H] each. They are made when first needed; how many that are depends on how far ranks drift
   // apart, at most one per micro-batch and chunk in flight, and what is on the way.

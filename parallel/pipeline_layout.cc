@@ -97,8 +97,6 @@ PipelineLayout even_layout(std::int64_t layers, int pipeline_size, int virtual_s
   return layout;
 }
 
-int stages_of_layout(const std::string& text) { return int(stages_as_letters(text).size()); }
-
 PipelineLayout parse_layout(const std::string& text, std::int64_t layers, int pipeline_size, int virtual_size) {
   const std::vector<std::string> stages = stages_as_letters(text);
   const std::int64_t wanted = std::int64_t(pipeline_size) * virtual_size, found = std::int64_t(stages.size());

@@ -26,8 +26,6 @@ PipelineLayout even_layout(std::int64_t layers, int pipeline_size, int virtual_s
 // A virtual stage without a layer has the embedding or the head. Layers placed other than `layers`, or stages other than
 // pipeline_size * virtual_size: UserError with the arithmetic.
 PipelineLayout parse_layout(const std::string& text, std::int64_t layers, int pipeline_size, int virtual_size);
-// How many virtual stages the text has: virtual_pipeline_model_parallel_size may follow from it.
-int stages_of_layout(const std::string& text);
 
 std::string str(const PipelineLayout& layout);  // in Megatron's form; parse_layout reads it
 

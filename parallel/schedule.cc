@@ -52,21 +52,6 @@ const char* name_of(ScheduleKind kind) {
   return "";
 }
 
-std::vector<std::string> schedule_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : kNames) names.push_back(entry.second);
-  return names;
-}
-
-ScheduleKind schedule_kind(const std::string& name) {
-  for (const auto& [kind, known] : kNames) {
-    if (name == known) return kind;
-  }
-  const std::string near = nearest(name, schedule_names());
-  user_error("no pipeline schedule \"{}\"{}; there are gpipe, 1f1b, interleaved and zero_bubble", name,
-             near.empty() ? "" : fmt::format(" (did you mean {}?)", near));
-}
-
 std::vector<std::string> problems(const ScheduleShape& shape) {
   std::vector<std::string> found;
   if (shape.pipeline_size < 1) found.push_back(fmt::format("pipeline_model_parallel_size is {}; it is at least 1", shape.pipeline_size));

@@ -16,8 +16,6 @@ namespace af {
 
 enum class ScheduleKind { gpipe, one_f_one_b, interleaved, zero_bubble };
 const char* name_of(ScheduleKind kind);  // the YAML's pipeline.schedule
-std::vector<std::string> schedule_names();
-ScheduleKind schedule_kind(const std::string& name);  // an unknown name throws UserError with the nearest one
 
 struct ScheduleShape {
   ScheduleKind kind = ScheduleKind::one_f_one_b;
@@ -41,7 +39,6 @@ struct Action {
   int micro_batch = 0;
   int chunk = 0;  // of this rank
   bool operator==(const Action&) const = default;
-  bool gives_input_gradient() const { return kind == backward || kind == backward_input; }
 };
 std::string str(const Action& action);  // "F3", "B3.1" (micro-batch 3 of chunk 1)
 

@@ -69,9 +69,6 @@ struct Value {
 struct Square {
   AF_HD double operator()(double v) const { return v * v; }
 };
-struct NotFinite {  // 1 where the exponent is all ones; `v * 0` would be folded to 0
-  AF_HD double operator()(double v) const { return (bits<std::uint64_t>(v) >> 52 & 0x7ff) == 0x7ff ? 1 : 0; }
-};
 template <class T, class F>
 struct PartialSum {  // of about kChunk elements: several short rows, or a piece of a long vector
   Rows<const T> x;
@@ -173,6 +170,5 @@ void scale(const Context& context, const Tensor& x, double factor) {
 
 double sum_of_squares(const Context& context, const Tensor& x) { return sum_of(context, x, Square{}); }
 double sum(const Context& context, const Tensor& x) { return sum_of(context, x, Value{}); }
-bool all_finite(const Context& context, const Tensor& x) { return sum_of(context, x, NotFinite{}) == 0; }
 
 }  // namespace af

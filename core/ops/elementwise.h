@@ -11,6 +11,5 @@ void add(const Context& context, const Tensor& a, const Tensor& b, const Tensor&
 void scale(const Context& context, const Tensor& x, double factor);
 double sum_of_squares(const Context& context, const Tensor& x);                 // fp64 over chunks cut by shape alone
 double sum(const Context& context, const Tensor& x);                            // likewise
-bool all_finite(const Context& context, const Tensor& x);
 
 }  // namespace af

@@ -67,19 +67,5 @@ TEST(Elementwise, SumsOfAStridedMatrixAreThoseOfItsCopy) {
   EXPECT_EQ(sum_of_squares(cpu, x), sum_of_squares(cpu, copy));
 }
 
-TEST(Elementwise, AllFinite) {
-  const OnCpu cpu;
-  for (const DType dtype : kFloats) {
-    const Operand x = random_operand({4, 300}, dtype, 1, 2);
-    EXPECT_TRUE(all_finite(cpu, x));
-    for (const double bad : {std::nan(""), double(INFINITY), -double(INFINITY)}) {
-      Numbers v = x.values();
-      v[1199] = bad;
-      EXPECT_FALSE(all_finite(cpu, Operand({4, 300}, dtype, v, 2)));
-    }
-  }
-  EXPECT_TRUE(all_finite(cpu, Operand({2}, DType::f32, {3e38, 3e38})));
-}
-
 }  // namespace
 }  // namespace af

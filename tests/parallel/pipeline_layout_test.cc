@@ -66,7 +66,6 @@ TEST(PipelineLayout, Numbers) {
 }
 
 TEST(PipelineLayout, Megatrons) {
-  EXPECT_EQ(stages_of_layout("Et*3|(tt|)*29,t|L"), 32);
   const PipelineLayout layout = parse_layout("Et*3|(tt|)*29,t|L", 62, 16, 2);
   expect_whole(layout, 62);
   EXPECT_EQ(layout[0].layers(), 3);
