@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "core/error.h"
+#include "data/text.h"
 
 namespace af {
 namespace {
@@ -57,11 +58,6 @@ bool lists_options(std::string_view turn) {
   return turn.starts_with("Option ") || turn.starts_with("Solution [") || turn.starts_with("I have ");
 }
 
-std::string_view without_space(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(" \t\r\n"), end = text.find_last_not_of(" \t\r\n");
-  return begin == text.npos ? std::string_view() : text.substr(begin, end - begin + 1);
-}
-
 }  // namespace
 
 const char* name_of(Episode::End end) {
@@ -85,7 +81,7 @@ std::string chosen_option(std::string_view turn) {
     if (const int number = number_in_line(line, decided.wording->header, decided.wording->header_end)) inside = number == decided.number;
     else if (inside) step.append(line).append("\n");
   }
-  return std::string(without_space(step));
+  return std::string(trimmed(step));
 }
 
 Episode::Episode(const AgentSettings& settings, const Tokenizer& tokenizer, const ToolSet& tools, const ToolCaller& call, const std::string& question)
@@ -156,7 +152,7 @@ std::string Episode::chosen_step() const {
 
 void Episode::end_turn() {
   const std::string step = chosen_step();
-  messages_.push_back({"assistant", std::string(without_space(step))});
+  messages_.push_back({"assistant", std::string(trimmed(step))});
   if (const std::size_t at = step.rfind("<answer>"); at != step.npos) {  // the thought before it may speak of others
     if (const auto inside = inside_tag(std::string_view(step).substr(at), "answer")) {
       answer_ = *inside;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "data/text.h"
 #include "data/utf8.h"
 
 namespace af {
@@ -54,11 +55,6 @@ struct ListField {
 };
 constexpr std::array kLists{ListField{"Depends", "depends"},   ListField{"Pre-Depends", "pre_depends"}, ListField{"Recommends", "recommends"},
                             ListField{"Suggests", "suggests"}, ListField{"Enhances", "enhances"},       ListField{"Provides", "provides"}};
-
-std::string_view trimmed(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(" \t\r\n");
-  return begin == std::string_view::npos ? std::string_view() : text.substr(begin, text.find_last_not_of(" \t\r\n") + 1 - begin);
-}
 
 // Calls f for each part, trimmed.
 template <class F>

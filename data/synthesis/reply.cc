@@ -4,15 +4,10 @@
 
 #include <algorithm>
 
+#include "data/text.h"
+
 namespace af {
 namespace {
-
-constexpr std::string_view kSpace = " \t\r\n";
-
-std::string_view without_space(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string_view::npos ? std::string_view() : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
-}
 
 struct Pair {
   std::size_t begin, end;  // with the tags
@@ -25,7 +20,7 @@ std::optional<Pair> last_pair(std::string_view text, std::string_view tag) {
   if (end == std::string_view::npos) return std::nullopt;
   const std::size_t begin = text.substr(0, end).rfind(open);
   if (begin == std::string_view::npos) return std::nullopt;
-  return Pair{begin, end + close.size(), without_space(text.substr(begin + open.size(), end - begin - open.size()))};
+  return Pair{begin, end + close.size(), trimmed(text.substr(begin + open.size(), end - begin - open.size()))};
 }
 
 }  // namespace
@@ -36,7 +31,7 @@ std::optional<std::string> last_in_tag(std::string_view reply, std::string_view 
 }
 
 std::optional<std::string> verdict_in(std::string_view reply, const std::vector<std::string>& words) {
-  std::string said = last_in_tag(reply, "verdict").value_or(std::string(without_space(reply)));
+  std::string said = last_in_tag(reply, "verdict").value_or(std::string(trimmed(reply)));
   if (said.ends_with('.')) said.pop_back();
   for (char& c : said) c = c >= 'A' && c <= 'Z' ? char(c + 32) : c == ' ' ? '_' : c;
   return std::find(words.begin(), words.end(), said) == words.end() ? std::nullopt : std::optional(said);

@@ -6,11 +6,11 @@
 #include <array>
 
 #include "core/error.h"
+#include "data/text.h"
 
 namespace af {
 namespace {
 
-constexpr std::string_view kSpace = " \t\r\n";
 constexpr const char* kPython = "PythonInterpreter";
 
 constexpr const char* kBuiltIn = R"json([
@@ -26,11 +26,6 @@ constexpr const char* kBuiltIn = R"json([
 {"name": "PythonInterpreter", "description": "Runs Python code: 'arguments' is empty, the code stands in <code></code> after the JSON.",
  "parameters": {"type": "object", "properties": {}, "required": []}}
 ])json";
-
-std::string_view trimmed(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string_view::npos ? std::string_view() : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
-}
 
 bool has_type(const Json& value, std::string_view type) {
   if (type == "string") return value.is_string();

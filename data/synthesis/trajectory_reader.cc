@@ -8,17 +8,11 @@
 #include "data/json.h"
 #include "data/synthesis/answer_match.h"
 #include "data/synthesis/tool_schema.h"
+#include "data/text.h"
 #include "data/utf8.h"
 
 namespace af {
 namespace {
-
-constexpr std::string_view kSpace = " \t\r\n";
-
-std::string_view without_space(std::string_view text) {
-  const std::size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string_view::npos ? std::string_view() : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
-}
 
 std::int64_t count_of(std::string_view text, std::string_view part) {
   std::int64_t count = 0;
@@ -34,7 +28,7 @@ void check_pairs(std::string_view text, const std::string& where) {
 }
 
 bool is_response(const Message& message) {
-  return message.role == "tool" || (message.role == "user" && without_space(message.content).starts_with("<tool_response>"));
+  return message.role == "tool" || (message.role == "user" && trimmed(message.content).starts_with("<tool_response>"));
 }
 
 std::string question_of(std::string_view message) {
@@ -43,7 +37,7 @@ std::string question_of(std::string_view message) {
     const std::size_t user = message.rfind("\nUser:");
     if (user != std::string_view::npos && user > tools) message = message.substr(user + 6);
   }
-  return std::string(without_space(message));
+  return std::string(trimmed(message));
 }
 
 void add_answers(const JsonView& json, std::vector<std::string>& answers) {

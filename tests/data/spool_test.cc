@@ -2,19 +2,15 @@
 #include "data/spool.h"
 
 #include <fstream>
-#include <iterator>
 
 #include "data/block_record.h"
+#include "data/file.h"
 #include "data/packed_bytes.h"
 #include "tests/data/corpus.h"
 
 namespace af {
 namespace {
 
-std::string contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 void put(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes; }
 
 std::vector<std::string> entries_of(Spool& spool) {
@@ -32,7 +28,7 @@ TEST(Spool, GoesOnFromEveryPlace) {
     EXPECT_TRUE(entries_of(spool).empty());
     for (const std::string& entry : entries) spool.append(entry);
   }
-  const std::string whole = contents(path);
+  const std::string whole = read_file(path);
   std::vector<std::size_t> ends{8};
   for (const std::string& entry : entries) ends.push_back(ends.back() + 16 + entry.size());
   ASSERT_EQ(ends.back(), whole.size());
@@ -44,7 +40,7 @@ TEST(Spool, GoesOnFromEveryPlace) {
       ASSERT_EQ(entries_of(spool), std::vector<std::string>(entries.begin(), entries.begin() + std::ptrdiff_t(kept))) << size;
       for (std::size_t i = kept; i < entries.size(); ++i) spool.append(entries[i]);
     }
-    ASSERT_EQ(contents(path), whole) << "cut at " << size;
+    ASSERT_EQ(read_file(path), whole) << "cut at " << size;
   }
   for (std::size_t at = 8; at < whole.size(); at += at < 80 ? 1 : 37) {  // a byte that the disk did not keep
     std::string wrong = whole;
@@ -60,7 +56,7 @@ TEST(Spool, RefusesOthersFilesAndOtherProcesses) {
   ScratchFolder folder;
   put(folder / "x.part", "my own file, of some length");
   EXPECT_NE(complaint_of([&] { Spool spool(folder / "x.part"); }).find("x.part: is in the way"), std::string::npos);
-  EXPECT_EQ(contents(folder / "x.part"), "my own file, of some length");
+  EXPECT_EQ(read_file(folder / "x.part"), "my own file, of some length");
   Spool first(folder / "y.part");
   EXPECT_NE(complaint_of([&] { Spool second(folder / "y.part"); }).find("y.part: another process is writing"), std::string::npos);
   EXPECT_NE(complaint_of([&] { Spool spool(folder / "none" + "/y.part"); }).find("cannot be created: No such file"), std::string::npos);

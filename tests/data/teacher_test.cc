@@ -7,9 +7,9 @@
 #include <atomic>
 #include <csignal>
 #include <fstream>
-#include <iterator>
 #include <thread>
 
+#include "data/file.h"
 #include "data/sha256.h"
 #include "data/synthesis/chat_journal.h"
 #include "data/synthesis/chat_protocol.h"
@@ -20,10 +20,6 @@
 namespace af {
 namespace {
 
-std::string contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 void put(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes; }
 
 ChatReply answer(int i) {
@@ -40,15 +36,15 @@ TEST(ChatJournal, GoesOnFromEveryPlace) {
   std::vector<std::size_t> ends{0};  // of the head and each line
   {
     ChatJournal journal(path);
-    ends.push_back(contents(path).size());
+    ends.push_back(read_file(path).size());
     for (int i = 0; i < kCount; ++i) {
       EXPECT_FALSE(journal.find(key(i)));
       journal.append(key(i), "test", answer(i));
       EXPECT_EQ(journal.find(key(i)), answer(i));
-      ends.push_back(contents(path).size());
+      ends.push_back(read_file(path).size());
     }
   }
-  const std::string whole = contents(path);
+  const std::string whole = read_file(path);
   for (std::size_t size = 0; size <= whole.size(); size += size % 200 < 40 ? 1 : 7) {
     put(path, whole.substr(0, size));
     const int kept = std::max(0, int(std::upper_bound(ends.begin(), ends.end(), size) - ends.begin()) - 2);
@@ -61,7 +57,7 @@ TEST(ChatJournal, GoesOnFromEveryPlace) {
         if (i >= kept) journal.append(key(i), "test", answer(i));
       }
     }
-    ASSERT_EQ(contents(path), whole) << "cut at " << size;
+    ASSERT_EQ(read_file(path), whole) << "cut at " << size;
   }
 }
 
@@ -72,7 +68,7 @@ TEST(ChatJournal, TakesNoDamagedLineForAnAnswer) {
     ChatJournal journal(path);
     for (int i = 0; i < 3; ++i) journal.append(key(i), "test", answer(i));
   }
-  const std::string whole = contents(path);
+  const std::string whole = read_file(path);
   const std::size_t second = whole.find(key(1)), key_end = second + 64;
   std::string zeros = whole, hollow = whole;
   for (std::size_t at = second; at < key_end; ++at) zeros[at] = '\0';  // a block that the disk did not keep
@@ -98,7 +94,7 @@ TEST(ChatJournal, RefusesStrangersAndCompany) {
        {std::string("notes"), std::string("notes\n"), std::string("{\"journal\":\"af_synth\",\"version\":2}\n"), std::string("\n")}) {
     put(folder / "notes", text);
     EXPECT_NE(complaint_of([&] { ChatJournal journal(folder / "notes"); }).find("notes: is no journal of af_synth"), std::string::npos) << text;
-    EXPECT_EQ(contents(folder / "notes"), text);
+    EXPECT_EQ(read_file(folder / "notes"), text);
   }
   ChatJournal first(folder / "x");
   EXPECT_NE(complaint_of([&] { ChatJournal second(folder / "x"); }).find("x: another process is at work"), std::string::npos);
@@ -109,7 +105,7 @@ TEST(ChatJournal, AFullDiskLeavesWholeLines) {  // a limit of the file's size st
   ScratchFolder folder;
   ChatJournal journal(folder / "x");
   journal.append(key(0), "test", answer(0));
-  const std::string before = contents(folder / "x");
+  const std::string before = read_file(folder / "x");
   rlimit limit;
   ::getrlimit(RLIMIT_FSIZE, &limit);
   const rlimit less{before.size() + 30, limit.rlim_max};
@@ -119,7 +115,7 @@ TEST(ChatJournal, AFullDiskLeavesWholeLines) {  // a limit of the file's size st
   ::setrlimit(RLIMIT_FSIZE, &limit);
   std::signal(SIGXFSZ, handler);
   EXPECT_NE(message.find("x: cannot be written: File too large; what it holds is kept"), std::string::npos) << message;
-  EXPECT_EQ(contents(folder / "x"), before);
+  EXPECT_EQ(read_file(folder / "x"), before);
   journal.append(key(1), "test", answer(1));
   EXPECT_EQ(journal.find(key(1)), answer(1));
 }
@@ -265,7 +261,7 @@ TEST(EndpointTeacher, AsksAgainUntilThereIsAWholeAnswer) {
     EXPECT_NE(request.find("Authorization: Bearer secret-key\r\n"), std::string::npos);
     EXPECT_NE(request.find("Content-Type: application/json\r\n"), std::string::npos);
   }
-  EXPECT_EQ(contents(folder / "j").find("secret-key"), std::string::npos);
+  EXPECT_EQ(read_file(folder / "j").find("secret-key"), std::string::npos);
 }
 
 TEST(EndpointTeacher, SaysWhatTheUserMustMend) {

@@ -1,8 +1,8 @@
 #include "data/token_dataset.h"
 
 #include <fstream>
-#include <iterator>
 
+#include "data/file.h"
 #include "tests/data/corpus.h"
 
 // HDF5 1.10 forgets memory when it meets a damaged file; with -fsanitize=address only that is forgiven.
@@ -10,11 +10,6 @@ extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
 
 namespace af {
 namespace {
-
-std::string bytes_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 void expect_equal(TokenDataset& dataset, const Corpus& corpus, std::mt19937& random, int ranges) {
   std::vector<std::uint32_t> tokens;
@@ -95,14 +90,14 @@ TEST(TokenDataset, NothingIsLeftOfAnUnfinishedOne) {
   ScratchFolder folder;
   Corpus corpus(5, 10, 10);
   corpus.write(folder / "x.h5");
-  const std::string before = bytes_of(folder / "x.h5");
+  const std::string before = read_file(folder / "x.h5");
   {
     TokenDatasetWriter writer(folder / "x.h5", {"t", 10, 3, ""});
     writer.add_document(std::vector<std::uint32_t>{1, 2});
     EXPECT_TRUE(std::filesystem::exists(folder / "x.h5.tmp"));
   }
   EXPECT_FALSE(std::filesystem::exists(folder / "x.h5.tmp"));
-  EXPECT_EQ(bytes_of(folder / "x.h5"), before);
+  EXPECT_EQ(read_file(folder / "x.h5"), before);
 }
 
 // One dataset written by hand per fault: what the reader or verify says of it.
@@ -192,7 +187,7 @@ TEST(TokenDataset, DamagedFilesNeverCrashNorLie) {
   ScratchFolder folder;
   Corpus corpus(6, 400, 150, true, true);
   corpus.write(folder / "good.h5");
-  const std::string good = bytes_of(folder / "good.h5");
+  const std::string good = read_file(folder / "good.h5");
   std::mt19937 random(2);
   int refused = 0, harmless = 0;
   auto attempt = [&](const std::string& bytes, bool may_be_harmless) {
