@@ -49,13 +49,41 @@ std::string Arguments::value(const std::string& option, const std::string& other
   return given.empty() ? otherwise : given.back();
 }
 
-std::int64_t Arguments::integer(const std::string& option, std::int64_t otherwise) const {
+std::int64_t Arguments::integer(const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) const {
+  std::int64_t integer = otherwise;
+  if (has(option)) {
+    const std::string text = value(option);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), integer);
+    if (error != std::errc() || end != text.data() + text.size()) user_error("{} {}: expected an integer", option, text);
+  }
+  if (integer < least && most == INT64_MAX) user_error("{} {}: expected {} or more", option, integer, least);
+  if (integer < least || integer > most) user_error("{} {}: expected {} to {}", option, integer, least, most);
+  return integer;
+}
+
+double Arguments::number(const std::string& option, double otherwise, double least, double most) const {
   if (!has(option)) return otherwise;
-  std::string text = value(option);
-  std::int64_t number = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) user_error("{} {}: expected an integer", option, text);
+  const std::string text = value(option);
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || !(number >= least && number <= most)) {
+    user_error("{} {}: expected a number from {} to {}", option, text, least, most);
+  }
   return number;
+}
+
+std::pair<int, int> Arguments::range(const std::string& option, std::pair<int, int> otherwise, int least, int most) const {
+  if (!has(option)) return otherwise;
+  const std::string text = value(option);
+  const char *begin = text.data(), *end = begin + text.size();
+  int first = 0;
+  auto read = std::from_chars(begin, end, first);
+  int last = first;
+  if (read.ec == std::errc() && end - read.ptr > 2 && read.ptr[0] == '.' && read.ptr[1] == '.') read = std::from_chars(read.ptr + 2, end, last);
+  if (read.ec != std::errc() || read.ptr != end || first < least || last < first || last > most) {
+    user_error("{} {}: expected a number from {} to {}, or two as {}..{}", option, text, least, most, least, std::min(most, 2 * least));
+  }
+  return {first, last};
 }
 
 // Reads the arguments of one command from left to right, noting what is wrong.

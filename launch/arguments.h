@@ -27,7 +27,11 @@ class Arguments {
  public:
   bool has(const std::string& option) const;
   std::string value(const std::string& option, const std::string& otherwise = "") const;
-  std::int64_t integer(const std::string& option, std::int64_t otherwise) const;  // UserError where it is not one
+  // Numbers, UserError where what is given is none, or not from `least` to `most`.
+  std::int64_t integer(const std::string& option, std::int64_t otherwise, std::int64_t least = 0, std::int64_t most = INT64_MAX) const;
+  double number(const std::string& option, double otherwise, double least, double most) const;
+  // "4", which is 4 to 4, or "2..6".
+  std::pair<int, int> range(const std::string& option, std::pair<int, int> otherwise, int least, int most) const;
   std::vector<std::string> values(const std::string& option) const;
   const std::vector<std::string>& positionals() const { return positionals_; }
 

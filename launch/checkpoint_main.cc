@@ -122,7 +122,6 @@ int gc_command(const Arguments& arguments) {
   const std::string& root = arguments.positionals()[0];
   if (checkpoints_in(root).empty()) user_error("{}: is no folder of checkpoints: there is none in it", root);
   const std::int64_t keep = arguments.integer("--keep", 0), every = arguments.integer("--keep-every", 0);
-  if (keep < 0 || every < 0) user_error("--keep {} --keep-every {}: must not be negative", keep, every);
   for (const std::string& name : remove_old_checkpoints(root, keep, every))
     fmt::print("removed {}/{}\n", root, name);
   return kExitDone;

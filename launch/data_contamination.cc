@@ -101,8 +101,8 @@ class ContaminationJob {
         benchmarks_(text_sources(arguments.values("--benchmark"))),
         text_key_(arguments.value("--text-key")),
         question_key_(arguments.value("--benchmark-key")),
-        index_(int(in_range(arguments, "--ngram", 13, 3, 100))),
-        threads_(int(in_range(arguments, "--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024))) {
+        index_(int(arguments.integer("--ngram", 13, 3, 100))),
+        threads_(int(arguments.integer("--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024))) {
     for (const std::vector<TextSource>* sources : {&sources_, &benchmarks_})
       for (const TextSource& source : *sources)
         if (!source.lines) user_error("{}: expected JSON lines (.jsonl, also .gz and .zst)", source.name);
@@ -135,12 +135,6 @@ class ContaminationJob {
   }
 
  private:
-  static std::int64_t in_range(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
-    const std::int64_t value = arguments.integer(option, otherwise);
-    if (value < least || value > most) user_error("{} {}: expected {} to {}", option, value, least, most);
-    return value;
-  }
-
   void skip(const std::string& why) {
     if (++skipped_ <= kMostReports) fmt::print(stderr, "{}\n", printable(why.substr(0, 400)));
   }

@@ -143,8 +143,7 @@ int inspect(const Arguments& arguments) {
       "eod_token_id       {}\n",
       dataset.path(), dataset.num_documents(), dataset.num_tokens(), info.source, info.tokenizer_sha256, info.vocab_size, info.eod_token_id);
   if (dataset.num_documents() == 0) return kExitDone;
-  if (document < 0 || document >= dataset.num_documents())
-    user_error("--document {}: there are documents 0 to {}", document, dataset.num_documents() - 1);
+  if (document >= dataset.num_documents()) user_error("--document {}: there are documents 0 to {}", document, dataset.num_documents() - 1);
   const std::optional<Manifest> manifest = manifest_of(dataset);
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(dataset, manifest ? &*manifest : nullptr, arguments.value("--tokenizer"));
   print_lengths(dataset);

@@ -53,12 +53,8 @@ TokenizeJobOptions options_from(const Arguments& arguments) {
   if (arguments.value("--remove-duplicates") == "exact") options.remove = RemoveDuplicates::exact;
   if (arguments.value("--remove-duplicates") == "near") options.remove = RemoveDuplicates::near, options.near_threshold = kNearThreshold;
   if (arguments.has("--near-duplicates")) options.near_threshold = threshold_from(arguments.value("--near-duplicates"));
-  options.max_line_bytes = arguments.integer("--max-line-bytes", options.max_line_bytes);
-  if (options.max_line_bytes < 1024 || options.max_line_bytes > 1 << 30)
-    user_error("--max-line-bytes {}: expected 1024 to {}", options.max_line_bytes, 1 << 30);
-  const std::int64_t threads = arguments.integer("--threads", std::max(1u, std::thread::hardware_concurrency()));
-  if (threads < 1 || threads > 1024) user_error("--threads {}: expected 1 to 1024", threads);
-  options.threads = int(threads);
+  options.max_line_bytes = arguments.integer("--max-line-bytes", options.max_line_bytes, 1024, 1 << 30);
+  options.threads = int(arguments.integer("--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024));
   options.strict = arguments.has("--strict");
   options.terminal = ::isatty(STDERR_FILENO) != 0;
   return options;

@@ -119,24 +119,23 @@ class Generate {
   Generate(const Arguments& arguments, const EvalJob& job) : arguments_(arguments), job_(job) {
     output_ = arguments.value("--output"), json_ = arguments.value("--json");
     for (const std::string& path : {output_, json_}) check_output(path);
-    questions_ = read_questions(arguments.values("--input"), positive_integer(arguments, "--limit", INT64_MAX));
-    samples_ = positive_integer(arguments, "--samples", 1);
+    questions_ = read_questions(arguments.values("--input"), arguments.integer("--limit", INT64_MAX, 1));
+    samples_ = arguments.integer("--samples", 1, 1);
     const std::map<std::string, AgentFormat> formats = {{"chat", AgentFormat::chat}, {"text", AgentFormat::text}, {"has", AgentFormat::has}};
     agent_.format = formats.at(arguments.value("--format", "chat"));
     if (arguments.has("--system-prompt")) agent_.system_prompt = read_file(arguments.value("--system-prompt"));
     agent_.max_turns = arguments.integer("--max-calls", agent_.max_turns);
-    if (agent_.max_turns < 0) user_error("--max-calls {}: expected 0 or more", agent_.max_turns);
     agent_.stop = arguments.values("--stop");
     for (const std::string& stop : agent_.stop)
       if (stop.empty()) user_error("--stop: an empty string stands everywhere");
     tools_ = arguments.has("--tool-schemas") ? ToolSet::from_file(arguments.value("--tool-schemas")) : ToolSet::built_in();
-    world_.results = int(std::min<std::int64_t>(positive_integer(arguments, "--results", world_.results), 1000));
-    world_.statements = std::size_t(positive_integer(arguments, "--statements", std::int64_t(world_.statements)));
-    settings_.sampling = {number_in(arguments, "--temperature", 0, 0, 100), number_in(arguments, "--top-p", 1, 1e-6, 1),
-                          number_in(arguments, "--repetition-penalty", 1, 0.01, 100)};
+    world_.results = int(arguments.integer("--results", world_.results, 1, 1000));
+    world_.statements = std::size_t(arguments.integer("--statements", std::int64_t(world_.statements), 1));
+    settings_.sampling = {arguments.number("--temperature", 0, 0, 100), arguments.number("--top-p", 1, 1e-6, 1),
+                          arguments.number("--repetition-penalty", 1, 0.01, 100)};
     if (samples_ > 1 && settings_.sampling.temperature == 0) user_error("--samples {}: at --temperature 0 all attempts are the same", samples_);
-    settings_.max_tokens = positive_integer(arguments, "--max-tokens", settings_.max_tokens);
-    settings_.batch = positive_integer(arguments, "--batch", settings_.batch);
+    settings_.max_tokens = arguments.integer("--max-tokens", settings_.max_tokens, 1);
+    settings_.batch = arguments.integer("--batch", settings_.batch, 1);
     settings_.seed = std::uint64_t(arguments.integer("--seed", 1));
   }
 
@@ -146,7 +145,7 @@ class Generate {
     const ToolCaller call = [&](const ToolCall& c) { return world.call(c); };
     EvalModel model = eval_model_from(arguments_, job_.device);
     const std::unique_ptr<Tokenizer> tokenizer = eval_tokenizer_from(arguments_, model);
-    settings_.context = positive_integer(arguments_, "--context", std::min<std::int64_t>(model.max_tokens(), 8192));
+    settings_.context = arguments_.integer("--context", std::min<std::int64_t>(model.max_tokens(), 8192), 1);
     if (settings_.context > model.max_tokens()) user_error("--context {}: {} has positions for {} tokens", settings_.context, model.name(), model.max_tokens());
     attempts_.resize(questions_.size() * std::size_t(samples_));
     Generator generator(model, tokenizer->vocab_size(), settings_);

@@ -1,6 +1,5 @@
 #include "launch/eval_job.h"
 
-#include <charconv>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -22,7 +21,7 @@ constexpr std::int64_t kMaxLineBytes = 1 << 28;
 
 RuntimeConfig runtime_from(const Arguments& arguments) {
   RuntimeConfig runtime;
-  runtime.threads_per_rank = arguments.has("--threads") ? positive_integer(arguments, "--threads", 1) : 0;
+  runtime.threads_per_rank = arguments.has("--threads") ? arguments.integer("--threads", 1, 1) : 0;
   return runtime;
 }
 
@@ -101,22 +100,6 @@ std::vector<Sample> read_samples(const std::vector<std::string>& files, std::int
     return std::int64_t(samples.size()) < limit;
   });
   return samples;
-}
-
-std::int64_t positive_integer(const Arguments& arguments, const std::string& option, std::int64_t otherwise) {
-  const std::int64_t value = arguments.integer(option, otherwise);
-  if (value < 1) user_error("{} {}: expected 1 or more", option, value);
-  return value;
-}
-
-double number_in(const Arguments& arguments, const std::string& option, double otherwise, double least, double most) {
-  if (!arguments.has(option)) return otherwise;
-  const std::string text = arguments.value(option);
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !(value >= least && value <= most))
-    user_error("{} {}: expected a number from {} to {}", option, text, least, most);
-  return value;
 }
 
 void check_output(const std::string& path) {

@@ -33,8 +33,6 @@ std::unique_ptr<Tokenizer> eval_tokenizer_from(const Arguments& arguments, const
 void read_json_lines(const std::vector<std::string>& files, const std::function<bool(const Json& json, const std::string& where)>& line);
 std::vector<Sample> read_samples(const std::vector<std::string>& files, std::int64_t limit);
 
-std::int64_t positive_integer(const Arguments& arguments, const std::string& option, std::int64_t otherwise);
-double number_in(const Arguments& arguments, const std::string& option, double otherwise, double least, double most);
 // Whether the file can be written is found out at the start; it appears as a whole.
 void check_output(const std::string& path);
 void write_output(const std::string& path, const std::string& contents);

@@ -174,9 +174,8 @@ std::string lines_of(const std::vector<Sample>& samples, const Results& results)
 int likelihood(const Arguments& arguments, const EvalJob& job) {
   const Settings settings{arguments.value("--output"), arguments.value("--json"), arguments.has("--skip-long")};
   for (const std::string& path : {settings.output, settings.json}) check_output(path);
-  const std::vector<Sample> samples = read_samples(arguments.values("--input"), positive_integer(arguments, "--limit", INT64_MAX));
-  const std::int64_t distractors = arguments.integer("--distractors", 3);
-  if (distractors < 0 || distractors > 100) user_error("--distractors {}: expected 0 to 100", distractors);
+  const std::vector<Sample> samples = read_samples(arguments.values("--input"), arguments.integer("--limit", INT64_MAX, 1));
+  const std::int64_t distractors = arguments.integer("--distractors", 3, 0, 100);
   Results results{questions_of(samples, int(distractors), std::uint64_t(arguments.integer("--seed", 1))), {}, 0};
   if (results.questions.empty())
     user_error("{}: nothing to ask in {} samples: no decisions, judgements or answers", arguments.value("--input"), samples.size());

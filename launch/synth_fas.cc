@@ -14,14 +14,14 @@ namespace {
 
 FasOptions fas_options_from(const Arguments& arguments) {
   FasOptions options;
-  options.seed = std::uint64_t(integer_in(arguments, "--seed", 1, 0, INT64_MAX));
+  options.seed = std::uint64_t(arguments.integer("--seed", 1));
   if (const std::vector<std::string> styles = arguments.values("--styles"); !styles.empty()) options.styles = styles;
   const int styles = int(options.styles.size());
-  options.styles_per_memory = int(integer_in(arguments, "--styles-per-memory", std::min(options.styles_per_memory, styles), 1, styles));
+  options.styles_per_memory = int(arguments.integer("--styles-per-memory", std::min(options.styles_per_memory, styles), 1, styles));
   const std::string kind = arguments.value("--kind", "both");
   options.planning = kind != "reasoning", options.reasoning = kind != "planning";
-  options.min_length = integer_in(arguments, "--min-length", options.min_length, 0, INT32_MAX);
-  options.max_length = integer_in(arguments, "--max-length", options.max_length, std::max<std::int64_t>(options.min_length, 1), INT32_MAX);
+  options.min_length = arguments.integer("--min-length", options.min_length, 0, INT32_MAX);
+  options.max_length = arguments.integer("--max-length", options.max_length, std::max<std::int64_t>(options.min_length, 1), INT32_MAX);
   options.answer_judge = arguments.has("--answer-judge");
   options.temperature = temperature_of(arguments);
   options.max_tokens = reply_tokens_of(arguments, options.max_tokens);
@@ -31,7 +31,7 @@ FasOptions fas_options_from(const Arguments& arguments) {
 
 int run_fas_endpoint(const Arguments& arguments) {
   const FasOptions options = fas_options_from(arguments);
-  const std::int64_t count = integer_in(arguments, "--count", 1000, 1, INT64_MAX);
+  const std::int64_t count = arguments.integer("--count", 1000, 1);
   const Prompts prompts = prompts_of(arguments);
   const ToolSet tools = tools_of(arguments);
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(arguments);

@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <thread>
 
 #include "core/error.h"
@@ -21,20 +20,6 @@ namespace {
 
 constexpr std::int64_t kMostReports = 20;  // lines that are named one by one
 
-// "4" or "2..6"
-std::pair<int, int> options_of(const Arguments& arguments) {
-  const std::string text = arguments.value("--options", "4");
-  int least = 0, most = 0;
-  const char *begin = text.data(), *end = begin + text.size();
-  auto read = std::from_chars(begin, end, least);
-  most = least;
-  if (read.ec == std::errc() && end - read.ptr > 2 && read.ptr[0] == '.' && read.ptr[1] == '.') read = std::from_chars(read.ptr + 2, end, most);
-  if (read.ec != std::errc() || read.ptr != end || least < 2 || most < least || most > 1000) {
-    user_error("--options {}: expected how many options a step has, with the real one: a number from 2 to 1000, or as 2..6", text);
-  }
-  return {least, most};
-}
-
 OutcomeFrom outcome_of(const Arguments& arguments) {
   const std::string outcome = arguments.value("--outcome", "either");
   return outcome == "given" ? OutcomeFrom::given : outcome == "match" ? OutcomeFrom::match : OutcomeFrom::either;
@@ -42,10 +27,10 @@ OutcomeFrom outcome_of(const Arguments& arguments) {
 
 HasOptions has_options_from(const Arguments& arguments) {
   HasOptions options;
-  options.seed = std::uint64_t(integer_in(arguments, "--seed", 1, 0, INT64_MAX));
-  std::tie(options.min_options, options.max_options) = options_of(arguments);
-  options.min_tokens = integer_in(arguments, "--min-tokens", 0, 0, INT32_MAX);
-  options.max_tokens = integer_in(arguments, "--max-tokens", INT32_MAX, std::max<std::int64_t>(options.min_tokens, 1), INT32_MAX);
+  options.seed = std::uint64_t(arguments.integer("--seed", 1));
+  std::tie(options.min_options, options.max_options) = arguments.range("--options", {4, 4}, 2, 1000);
+  options.min_tokens = arguments.integer("--min-tokens", 0, 0, INT32_MAX);
+  options.max_tokens = arguments.integer("--max-tokens", INT32_MAX, std::max<std::int64_t>(options.min_tokens, 1), INT32_MAX);
   options.teacher = arguments.value("--model", "offline");
   return options;
 }
@@ -57,7 +42,7 @@ class HasJob {
         options_(has_options_from(arguments)),
         sources_(text_sources(arguments.values("--trajectories"))),
         outcome_(outcome_of(arguments)),
-        max_line_bytes_(integer_in(arguments, "--max-line-bytes", 16 << 20, 1024, 1 << 30)),
+        max_line_bytes_(arguments.integer("--max-line-bytes", 16 << 20, 1024, 1 << 30)),
         tokenizer_(tokenizer_of(arguments)),
         length_(tokenizer_.get()) {}
 

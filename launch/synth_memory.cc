@@ -64,8 +64,7 @@ MemoryJobOptions job_from(const Arguments& arguments) {
   job.time = arguments.value("--time");
   job.licence = arguments.value("--licence");
   job.strict = arguments.has("--strict");
-  job.max_line_bytes = arguments.integer("--max-line-bytes", job.max_line_bytes);
-  if (job.max_line_bytes < 1024 || job.max_line_bytes > 1 << 30) user_error("--max-line-bytes {}: expected 1024 to {}", job.max_line_bytes, 1 << 30);
+  job.max_line_bytes = arguments.integer("--max-line-bytes", job.max_line_bytes, 1024, 1 << 30);
   job.terminal = ::isatty(STDERR_FILENO) != 0;
   for (const InputOption& input : kInputs) {
     for (const std::string& pattern : arguments.values(input.option)) {

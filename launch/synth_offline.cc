@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -26,35 +25,6 @@ namespace {
 constexpr std::size_t kStyleTries = 4;  // to make a question of one style about one entity
 constexpr int kTries = 40;              // to make a trajectory of a given number and style
 
-double share_of(const Arguments& arguments, const std::string& option, double otherwise) {
-  if (!arguments.has(option)) return otherwise;
-  const std::string text = arguments.value(option);
-  double share = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), share);
-  if (error != std::errc() || end != text.data() + text.size() || !(share >= 0 && share <= 1))
-    user_error("{} {}: expected a share from 0 to 1, such as {}", option, text, otherwise);
-  return share;
-}
-
-int number_of(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
-  const std::int64_t number = arguments.integer(option, otherwise);
-  if (number < least || number > most) user_error("{} {}: expected {} to {}", option, number, least, most);
-  return int(number);
-}
-
-// "4" or "2..6"
-std::pair<int, int> range_of(const Arguments& arguments, const std::string& option, std::pair<int, int> otherwise, int least, int most) {
-  const std::string text = arguments.value(option, fmt::format("{}..{}", otherwise.first, otherwise.second));
-  int a = 0;
-  const char* end = text.data() + text.size();
-  auto read = std::from_chars(text.data(), end, a);
-  int b = a;
-  if (read.ec == std::errc() && end - read.ptr > 2 && read.ptr[0] == '.' && read.ptr[1] == '.') read = std::from_chars(read.ptr + 2, end, b);
-  if (read.ec != std::errc() || read.ptr != end || a < least || b < a || b > most)
-    user_error("{} {}: expected a number from {} to {}, or two as {}..{}", option, text, least, most, otherwise.first, otherwise.second);
-  return {a, b};
-}
-
 std::vector<Style> styles_of(const Arguments& arguments) {
   std::vector<Style> styles;
   for (int i = 0; i < kStyles; ++i) {
@@ -68,9 +38,9 @@ QuestionOptions question_options(const Arguments& arguments) {
   QuestionOptions options;
   const std::string split = arguments.value("--split", "all");
   options.split = split == "train" ? Split::train : split == "heldout" ? Split::heldout : Split::all;
-  options.heldout_share = share_of(arguments, "--heldout-share", options.heldout_share);
+  options.heldout_share = arguments.number("--heldout-share", options.heldout_share, 0, 1);
   options.described_share = arguments.value("--obfuscation") == "2" ? 0.7 : 0;
-  std::tie(options.least_clues, options.most_clues) = range_of(arguments, "--clues", {options.least_clues, options.most_clues}, 1, 6);
+  std::tie(options.least_clues, options.most_clues) = arguments.range("--clues", {options.least_clues, options.most_clues}, 1, 6);
   return options;
 }
 
@@ -108,9 +78,8 @@ int run(const Arguments& arguments, int least_options, const std::function<MakeS
   const auto begin = std::chrono::steady_clock::now();
   const std::string path = arguments.value("--memory"), output = arguments.value("--output");
   BatchOptions options;
-  options.count = arguments.integer("--count", 1000);
-  if (options.count < 1) user_error("--count {}: expected at least 1", options.count);
-  options.threads = number_of(arguments, "--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024);
+  options.count = arguments.integer("--count", 1000, 1);
+  options.threads = int(arguments.integer("--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024));
   Memory memory = Memory::open(path, Memory::Mode::read);
   const FactIndex index = index_of(memory);
   const QuestionMaker maker(index, question_options(arguments));
@@ -208,9 +177,9 @@ std::vector<Option> offline_has_options() {
 int run_fas_offline(const Arguments& arguments) {
   const std::vector<Style> styles = styles_of(arguments);
   const std::uint64_t seed = std::uint64_t(arguments.integer("--seed", 1));
-  const int per_entity = number_of(arguments, "--styles-per-memory", kStyles, 1, 1000);
+  const int per_entity = int(arguments.integer("--styles-per-memory", kStyles, 1, 1000));
   const std::string kind = arguments.value("--kind", "both");
-  const double reasoning_share = kind == "planning" ? 0 : kind == "reasoning" ? 1 : share_of(arguments, "--reasoning-share", 0.2);
+  const double reasoning_share = kind == "planning" ? 0 : kind == "reasoning" ? 1 : arguments.number("--reasoning-share", 0.2, 0, 1);
   return run(arguments, 0, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {
     const auto planner = std::make_shared<OfflinePlanner>(maker, wording, world_of(path, {}).page_url);
     return [=, &maker](std::int64_t number) -> std::optional<Sample> {
@@ -235,13 +204,13 @@ int run_has_offline(const Arguments& arguments) {
   const std::vector<Style> styles = styles_of(arguments);
   const std::uint64_t seed = std::uint64_t(arguments.integer("--seed", 1));
   TrajectoryOptions options;
-  std::tie(options.least_options, options.most_options) = range_of(arguments, "--options", {options.least_options, options.most_options}, 2, 100);
+  std::tie(options.least_options, options.most_options) = arguments.range("--options", {options.least_options, options.most_options}, 2, 100);
   WorldOptions world;
-  world.results = number_of(arguments, "--results", 3, 1, 1000);
-  world.statements = std::size_t(number_of(arguments, "--statements", 3, 1, 1000000));
-  options.failed_share = share_of(arguments, "--failed-share", options.failed_share);
+  world.results = int(arguments.integer("--results", 3, 1, 1000));
+  world.statements = std::size_t(arguments.integer("--statements", 3, 1, 1'000'000));
+  options.failed_share = arguments.number("--failed-share", options.failed_share, 0, 1);
   options.brief_thoughts = arguments.value("--thoughts") == "brief";
-  options.most_bytes = number_of(arguments, "--most-bytes", 6000, 500, 1 << 30);
+  options.most_bytes = arguments.integer("--most-bytes", 6000, 500, 1 << 30);
   const std::string wording_name = arguments.value("--wording", "both");
   if (wording_name != "both") options.wording = wording_name == name_of(HasWording::decision) ? HasWording::decision : HasWording::solutions;
   return run(arguments, options.least_options, [&](const QuestionMaker& maker, const Wording& wording, const std::string& path) -> MakeSample {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <cstring>
 
@@ -16,17 +15,6 @@ namespace af {
 namespace {
 
 constexpr std::int64_t kMostFailuresInARow = 20;
-
-double number_in(const Arguments& arguments, const std::string& option, double otherwise, double least, double most) {
-  if (!arguments.has(option)) return otherwise;
-  const std::string text = arguments.value(option);
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !(value >= least && value <= most)) {
-    user_error("{} {}: expected a number from {} to {}", option, text, least, most);
-  }
-  return value;
-}
 
 }  // namespace
 
@@ -107,8 +95,8 @@ EndpointOptions endpoint_from(const Arguments& arguments) {
   return options;
 }
 
-double temperature_of(const Arguments& arguments) { return number_in(arguments, "--temperature", 1, 0, 2); }
-int reply_tokens_of(const Arguments& arguments, int otherwise) { return int(integer_in(arguments, "--max-reply-tokens", otherwise, 16, 1 << 20)); }
+double temperature_of(const Arguments& arguments) { return arguments.number("--temperature", 1, 0, 2); }
+int reply_tokens_of(const Arguments& arguments, int otherwise) { return int(arguments.integer("--max-reply-tokens", otherwise, 16, 1 << 20)); }
 
 Prompts prompts_of(const Arguments& arguments) {
   return arguments.has("--prompts") ? Prompts::with_folder(arguments.value("--prompts")) : Prompts::compiled_in();
@@ -120,12 +108,6 @@ ToolSet tools_of(const Arguments& arguments) {
 
 std::unique_ptr<Tokenizer> tokenizer_of(const Arguments& arguments) {
   return arguments.has("--tokenizer") ? make_tokenizer(arguments.value("--tokenizer")) : nullptr;
-}
-
-std::int64_t integer_in(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
-  const std::int64_t value = arguments.integer(option, otherwise);
-  if (value < least || value > most) user_error("{} {}: expected {} to {}", option, value, least, most);
-  return value;
 }
 
 LineFile::LineFile(std::string path) : path_(std::move(path)) {

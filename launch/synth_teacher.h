@@ -30,7 +30,6 @@ int reply_tokens_of(const Arguments& arguments, int otherwise);
 Prompts prompts_of(const Arguments& arguments);
 ToolSet tools_of(const Arguments& arguments);
 std::unique_ptr<Tokenizer> tokenizer_of(const Arguments& arguments);  // nullptr without --tokenizer
-std::int64_t integer_in(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most);
 
 // A file of lines that appears under its name only when it is whole; until then it is NAME.part, which goes away where this object does.
 class LineFile {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -19,23 +18,7 @@ namespace af {
 namespace {
 
 constexpr std::int64_t kMostConcurrency = 4096;
-constexpr int kMostSeconds = 86400;
-
-std::int64_t integer_within(const Arguments& arguments, const std::string& option, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
-  const std::int64_t value = arguments.integer(option, otherwise);
-  if (value < least || value > most) user_error("{} {}: expected {} to {}", option, value, least, most);
-  return value;
-}
-
-double seconds_of(const Arguments& arguments, const std::string& option, double otherwise) {
-  if (!arguments.has(option)) return otherwise;
-  const std::string text = arguments.value(option);
-  double seconds = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error != std::errc() || end != text.data() + text.size() || !(seconds >= 0.001 && seconds <= kMostSeconds))
-    user_error("{} {}: expected seconds, 0.001 to {}", option, text, kMostSeconds);
-  return seconds;
-}
+constexpr double kLeastSeconds = 0.001, kMostSeconds = 86400;
 
 // Every request has a socket: more of them than the shell allows by default.
 void allow_open_files(int count) {
@@ -108,7 +91,7 @@ std::vector<Option> connection_options() {
   };
 }
 
-int concurrency_of(const Arguments& arguments) { return int(integer_within(arguments, "--concurrency", 16, 1, kMostConcurrency)); }
+int concurrency_of(const Arguments& arguments) { return int(arguments.integer("--concurrency", 16, 1, kMostConcurrency)); }
 
 EndpointOptions connection_from(const Arguments& arguments) {
   EndpointOptions options;
@@ -124,10 +107,10 @@ EndpointOptions connection_from(const Arguments& arguments) {
   if (!options.certificates.empty() && ::access(options.certificates.c_str(), R_OK) != 0)
     user_error("--cacert {}: cannot be read: {}", options.certificates, std::strerror(errno));
   options.concurrency = concurrency_of(arguments);
-  options.retries = int(integer_within(arguments, "--retries", options.retries, 0, 1000));
-  options.retry_wait = seconds_of(arguments, "--retry-wait", options.retry_wait);
-  options.connect_seconds = seconds_of(arguments, "--connect-timeout", options.connect_seconds);
-  options.reply_seconds = seconds_of(arguments, "--timeout", options.reply_seconds);
+  options.retries = int(arguments.integer("--retries", options.retries, 0, 1000));
+  options.retry_wait = arguments.number("--retry-wait", options.retry_wait, kLeastSeconds, kMostSeconds);
+  options.connect_seconds = arguments.number("--connect-timeout", options.connect_seconds, kLeastSeconds, kMostSeconds);
+  options.reply_seconds = arguments.number("--timeout", options.reply_seconds, kLeastSeconds, kMostSeconds);
   if (arguments.has("--request-extra")) options.extra = Json::parse(arguments.value("--request-extra"), "--request-extra");
   options.note = [notes = std::make_shared<Notes>()](const std::string& text) { (*notes)(text); };
   allow_open_files(options.concurrency + 256);

@@ -54,8 +54,7 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
 
 // What would be done on the processes of this job, or on as many as are asked for.
 int plan(const Config& config, const Arguments& arguments, const JobEnvironment& job) {
-  std::int64_t ranks = job.mpi ? MpiWorld({}).world().size() : arguments.integer("--ranks", least_ranks(config));
-  if (ranks < 1 || ranks > 1 << 20) throw UserError(fmt::format("--ranks {}: 1 to {} processes", ranks, 1 << 20));
+  std::int64_t ranks = job.mpi ? MpiWorld({}).world().size() : arguments.integer("--ranks", least_ranks(config), 1, 1 << 20);
   if (std::vector<std::string> found = layout_problems(config, int(ranks)); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   if (job.rank > 0) return kExitDone;
   Plan made = make_plan(config, int(ranks));

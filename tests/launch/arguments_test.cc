@@ -1,5 +1,6 @@
 #include "launch/arguments.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "core/error.h"
@@ -52,9 +53,43 @@ TEST(Arguments, ValuesPositionalsAndRepetition) {
   EXPECT_FALSE(arguments.has("--mode"));
   EXPECT_EQ(arguments.value("--mode", "split"), "split");
   EXPECT_EQ(arguments.integer("--count", 7), 7);
-  EXPECT_EQ(parse({"a", "--output", "o", "--count", "-5"}).integer("--count", 7), -5);
-  EXPECT_THROW(parse({"a", "--output", "o", "--count", "5x"}).integer("--count", 7), UserError);
   EXPECT_THROW(arguments.has("--undescribed"), InternalError);
+}
+
+// What the reading of `--count WORD` complains of; "": nothing.
+template <class Read>
+std::string complaint_of(const char* word, Read&& read) {
+  try {
+    read(parse({"a", "--output", "o", "--count", word}));
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Arguments, NumbersWithinTheirBounds) {
+  const auto positive = [](const Arguments& a) { a.integer("--count", 7, 1); };
+  EXPECT_EQ(parse({"a", "--output", "o", "--count", "-5"}).integer("--count", 7, -5, 5), -5);
+  EXPECT_EQ(complaint_of("1", positive), "");
+  EXPECT_EQ(complaint_of("0", positive), "--count 0: expected 1 or more");
+  EXPECT_EQ(complaint_of("5x", positive), "--count 5x: expected an integer");
+  EXPECT_EQ(complaint_of("9", [](const Arguments& a) { a.integer("--count", 7, 1, 8); }), "--count 9: expected 1 to 8");
+
+  const auto share = [](const Arguments& a) { a.number("--count", 0.5, 0, 1); };
+  EXPECT_EQ(parse({"a", "--output", "o", "--count", "0.25"}).number("--count", 0.5, 0, 1), 0.25);
+  EXPECT_EQ(parse({"a", "--output", "o"}).number("--count", 0.5, 0, 1), 0.5);
+  for (const char* word : {"1.5", "-0.1", "half", "0.5x", "nan"}) {
+    EXPECT_EQ(complaint_of(word, share), fmt::format("--count {}: expected a number from 0 to 1", word));
+  }
+
+  using Pair = std::pair<int, int>;
+  const auto range = [](const Arguments& a) { return a.range("--count", {4, 5}, 2, 100); };
+  EXPECT_EQ(range(parse({"a", "--output", "o"})), Pair(4, 5));
+  EXPECT_EQ(range(parse({"a", "--output", "o", "--count", "3"})), Pair(3, 3));
+  EXPECT_EQ(range(parse({"a", "--output", "o", "--count", "2..6"})), Pair(2, 6));
+  for (const char* word : {"1", "101", "6..2", "2..101", "2..", "2.6", "..6", "2..6..7"}) {
+    EXPECT_EQ(complaint_of(word, range), fmt::format("--count {}: expected a number from 2 to 100, or two as 2..4", word));
+  }
 }
 
 TEST(Arguments, AllComplaintsAtOnceWithTheNearestName) {

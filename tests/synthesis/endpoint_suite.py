@@ -213,7 +213,7 @@ def test_final():
                           (["--endpoint", "http://localhost/v1?key=a:word"], "endpoint http://localhost/v1: expected"),
                           (["--cacert", "no.pem"], "--cacert no.pem: cannot be read"),
                           (["--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE: no such environment variable is set"),
-                          (["--concurrency", "0"], "expected 1 to"), (["--timeout", "-1"], "expected seconds"), (["--model="], "--model NAME is missing"),
+                          (["--concurrency", "0"], "expected 1 to"), (["--timeout", "-1"], "expected a number from 0.001 to 86400"), (["--model="], "--model NAME is missing"),
                           (["--request-extra", '{"n":2}'], "is set by the program itself"), (["--request-extra", "{"], "--request-extra:1:")]:
         result = run("http://127.0.0.1:1/v1", "options", 1, *options)
         check(f"{options} is refused", result.returncode == 2 and says in result.stderr and ":word" not in result.stderr, result.stderr)
