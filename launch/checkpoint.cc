@@ -197,17 +197,18 @@ ModelConfig read_model(const std::string& path) {
   return read_hf_config(path + "/config.json");
 }
 
+std::int64_t iteration_of(const std::string& path) {
+  const std::string name = fs::path(path).filename().string();
+  const std::size_t dash = name.rfind('-');
+  if (dash == name.npos || dash + 1 == name.size() || name.size() - dash > 18 || name.find_first_not_of("0123456789", dash + 1) != name.npos) return -1;
+  return std::stoll(name.substr(dash + 1));
+}
+
 std::vector<std::string> checkpoints_in(const std::string& root) {
   std::vector<std::pair<std::int64_t, std::string>> found;
   std::error_code none;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root, none)) {
-    const std::string name = entry.path().filename().string();
-    const std::size_t dash = name.rfind('-');
-    if (entry.is_symlink() || dash == name.npos || name.size() - dash > 18 || !fs::exists(entry.path() / kManifestFile)) continue;
-    const std::string digits = name.substr(dash + 1);
-    if (digits.empty() || digits.find_first_not_of("0123456789") != digits.npos) continue;
-    found.emplace_back(std::stoll(digits), entry.path().string());
-  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(root, none))
+    if (const std::string path = entry.path().string(); iteration_of(path) >= 0 && holds_checkpoint(path)) found.emplace_back(iteration_of(path), path);
   std::sort(found.rbegin(), found.rend());
   std::vector<std::string> paths;
   for (auto& [iteration, path] : found) paths.push_back(std::move(path));
@@ -215,10 +216,15 @@ std::vector<std::string> checkpoints_in(const std::string& root) {
 }
 
 std::string checkpoint_folder(const std::string& path) {
-  if (fs::exists(path + "/" + kManifestFile)) return path;
-  for (const char* below : {"", "/checkpoints"})
+  fs::path itself = fs::path(path).lexically_normal();
+  if (!itself.has_filename()) itself = itself.parent_path();  // "latest/"
+  if (fs::is_symlink(itself)) itself = itself.parent_path() / fs::read_symlink(itself);  // by its own name: what latest points to changes
+  if (holds_checkpoint(itself.string())) return itself.string();
+  for (const char* below : {"", "/checkpoints"}) {
     if (std::string latest = latest_checkpoint(path + below); !latest.empty()) return latest;
-  user_error("{}: is no checkpoint of af_train (there is no {}), nor a folder of them (there is no latest)", path, path + "/" + kManifestFile);
+    if (const std::vector<std::string> all = checkpoints_in(path + below); !all.empty()) return all.front();
+  }
+  user_error("{}: is no checkpoint of af_train (there is no {}/{}), nor a folder of them", path, path, kManifestFile);
 }
 
 std::string stage_finished_text(const TrainingState& state) {
@@ -231,9 +237,8 @@ std::string stage_finished_text(const TrainingState& state) {
 
 std::string latest_checkpoint(const std::string& root) {
   std::error_code error;
-  fs::path target = fs::read_symlink(root + "/latest", error);
-  if (error) return "";
-  return (fs::path(root) / target).string();
+  const fs::path link = fs::path(root) / "latest", target = fs::read_symlink(link, error), path = error ? link : root / target;
+  return holds_checkpoint(path.string()) ? path.string() : "";
 }
 
 }  // namespace af

@@ -60,11 +60,13 @@ void load_weights(const Context& context, const std::string& path, ParameterSet&
 
 TrainingState read_state(const std::string& path);
 ModelConfig read_model(const std::string& path);
-// All that have a manifest, the newest (most iterations) first.
+// All of them, the newest (most iterations) first; those too of which a part is missing, be it the manifest: read_manifest() says so.
 std::vector<std::string> checkpoints_in(const std::string& root);
-// The folder that root/latest points to, or "" where there is none.
+std::int64_t iteration_of(const std::string& path);  // as its name says; -1: it has another name than a checkpoint's
+// The folder that root/latest points to (or is: a copy that followed links), or "" where there is none.
 std::string latest_checkpoint(const std::string& root);
-// `path` itself, or the latest in it where it holds checkpoints, or where it is a run's directory. UserError where there is none.
+// `path` itself, or the latest in it where it holds checkpoints, or where it is a run's directory; the newest where no latest says
+// which (tools that copy may leave links out). UserError where there is none.
 std::string checkpoint_folder(const std::string& path);
 
 inline constexpr char kStageFinishedFile[] = "stage_finished";

@@ -73,14 +73,19 @@ std::string to_text(const CheckpointManifest& manifest) {
   return j.dump(2) + "\n";
 }
 
+bool holds_checkpoint(const std::string& path) {
+  std::error_code no;
+  for (const std::string& name : {std::string(kManifestFile), std::string("state.json"), shard_file(0)})
+    if (fs::exists(path + "/" + name, no)) return true;
+  return false;
+}
+
 CheckpointManifest read_manifest(const std::string& path) {
   const std::string file = path + "/" + kManifestFile;
-  if (!fs::exists(file)) {
-    if (fs::exists(path + "/tensors.h5")) user_error("{}: a checkpoint of an earlier version of this program (tensors.h5)", path);
-    user_error("{}: no checkpoint here ({} is missing)", path, kManifestFile);
-  }
-  const std::string text = read_file(file);
+  if (!holds_checkpoint(path)) user_error("{}: no checkpoint here ({} is missing)", path, kManifestFile);
+  if (std::error_code no; !fs::exists(file, no)) damaged("{}: is missing", file);
   try {
+    const std::string text = read_file(file);
     const Json json = Json::parse(text, file);
     const JsonView view(json, file);
     Json::Object members = json.object(file);
@@ -94,7 +99,7 @@ CheckpointManifest read_manifest(const std::string& path) {
   } catch (const DamagedCheckpoint&) {
     throw;
   } catch (const UserError& error) {
-    throw DamagedCheckpoint(error.what());  // no JSON, or not ours
+    throw DamagedCheckpoint(error.what());  // not readable, no JSON, or not ours
   }
 }
 
@@ -102,8 +107,9 @@ std::string read_listed_file(const std::string& path, const CheckpointManifest& 
   for (const CheckpointManifest::File& file : manifest.files) {
     if (file.name != name) continue;
     const std::string where = path + "/" + name;
-    if (!fs::exists(where)) damaged("{}: is missing", where);
-    std::string contents = read_file(where);
+    if (std::error_code no; !fs::exists(where, no)) damaged("{}: is missing", where);
+    std::string contents;
+    damaged_if_unreadable([&] { contents = read_file(where); });
     if (std::int64_t(contents.size()) != file.bytes || hash64(contents) != file.hash) damaged("{}: is damaged (its hash is another)", where);
     return contents;
   }

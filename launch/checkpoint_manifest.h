@@ -29,7 +29,9 @@ struct CheckpointManifest {
 
 inline constexpr char kManifestFile[] = "manifest.json";
 std::string to_text(const CheckpointManifest& manifest);
-// Of the checkpoint in folder `path`. UserError where there is none or it is of another version, DamagedCheckpoint where it is not whole.
+// Whether a folder is a checkpoint, or what is left of one.
+bool holds_checkpoint(const std::string& path);
+// Of the checkpoint in folder `path`. UserError where there is none, DamagedCheckpoint where it is not whole or cannot be read.
 CheckpointManifest read_manifest(const std::string& path);
 CheckpointManifest::File describe_file(const std::string& name, const std::string& contents);
 // Contents of a file of the checkpoint; DamagedCheckpoint where they are not those of the manifest.

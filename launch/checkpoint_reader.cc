@@ -11,7 +11,8 @@ std::string file_of(const std::string& path, const CheckpointManifest::Shard& sh
 
 CheckpointReader::CheckpointReader(const std::string& path) : path_(path), manifest_(read_manifest(path)) {
   for (const CheckpointManifest::Shard& shard : manifest_.shards) {
-    const ShardTable& table = shards_.emplace_back(file_of(path, shard), manifest_.dtype, manifest_.states, shard.info).table();
+    damaged_if_unreadable([&] { shards_.emplace_back(file_of(path, shard), manifest_.dtype, manifest_.states, shard.info); });
+    const ShardTable& table = shards_.back().table();
     for (std::size_t i = 0; i < table.pieces.size(); ++i)
       places_[table.tensors[std::size_t(table.pieces[i].tensor)].name].push_back({shards_.size() - 1, i});
   }

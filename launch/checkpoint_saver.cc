@@ -25,6 +25,7 @@ namespace af {
 namespace {
 
 namespace fs = std::filesystem;
+constexpr char kReplaced[] = ".old.tmp";
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -87,6 +88,7 @@ std::vector<std::string> remove_old_checkpoints(const std::string& root, std::in
   remove_leftovers(root, removed);
   if (keep <= 0) return removed;
   std::int64_t kept = 0;
+  const std::string latest = latest_checkpoint(root);
   for (const std::string& path : checkpoints_in(root)) {  // newest first
     TrainingState state;
     try {
@@ -94,7 +96,7 @@ std::vector<std::string> remove_old_checkpoints(const std::string& root, std::in
     } catch (const UserError&) {
       continue;  // damaged: a person may want to see it
     }
-    if (state.stage_finished || (keep_every > 0 && state.iteration % keep_every == 0) || kept++ < keep) continue;
+    if (state.stage_finished || (keep_every > 0 && state.iteration % keep_every == 0) || kept++ < keep || path == latest) continue;
     removed.push_back(fs::path(path).filename().string());
     remove_folder(path);
   }
@@ -103,11 +105,33 @@ std::vector<std::string> remove_old_checkpoints(const std::string& root, std::in
 
 void remove_checkpoint(const std::string& path) { remove_folder(path); }
 
+std::string set_aside_checkpoint(const std::string& path) {
+  const fs::path from(path), folder = from.parent_path() / "aside";
+  make_folder(folder.string());
+  fs::path to = folder / from.filename();
+  for (int n = 2; fs::exists(fs::symlink_status(to)); ++n) to = folder / fmt::format("{}.{}", from.filename().string(), n);
+  fs::rename(from, to);
+  sync_folder(folder.string());
+  sync_folder(from.parent_path().string());
+  return to.string();
+}
+
+void restore_replaced(const std::string& root) {
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root, none)) {
+    std::string path = entry.path().string();
+    if (!path.ends_with(kReplaced)) continue;
+    path.resize(path.size() - std::string_view(kReplaced).size());
+    if (iteration_of(path) >= 0 && !fs::exists(path)) fs::rename(entry.path(), path);
+  }
+}
+
 void point_latest(const std::string& root, const std::string& name) {
-  const std::string aside = root + "/latest.tmp";
+  const std::string aside = root + "/latest.tmp", latest = root + "/latest";
+  if (fs::is_directory(fs::symlink_status(latest))) set_aside_checkpoint(latest);  // a copy that followed the link
   fs::remove(aside);
   fs::create_symlink(name, aside);
-  fs::rename(aside, root + "/latest");
+  fs::rename(aside, latest);
   sync_folder(root);
 }
 
@@ -117,13 +141,13 @@ void publish_checkpoint(const std::string& aside, const std::string& path) {
   if (!fs::exists(to)) {
     fs::rename(aside, to);
   } else if (::renameat2(AT_FDCWD, aside.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) != 0) {  // where the file system cannot
-    fs::rename(to, path + ".old.tmp");
+    fs::rename(to, path + kReplaced);
     fs::rename(aside, to);
   }
   sync_folder(root.string());
   point_latest(root.string(), to.filename().string());
   fs::remove_all(aside);
-  fs::remove_all(path + ".old.tmp");
+  fs::remove_all(path + kReplaced);
 }
 
 // One save. Ranks agree on where it stands by one reduction at each step boundary.

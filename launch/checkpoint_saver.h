@@ -50,10 +50,14 @@ class CheckpointSaver {
   std::unique_ptr<Job> job_;
 };
 
-// Removes folders that a save left behind when it was killed, and checkpoints that SaveOptions do not keep; returns their names.
-// Nobody may be saving.
+// Removes folders that a save left behind when it was killed, and checkpoints that SaveOptions do not keep, but never the one that `latest`
+// points to; returns their names. Nobody may be saving.
 std::vector<std::string> remove_old_checkpoints(const std::string& root, std::int64_t keep, std::int64_t keep_every);
 void remove_checkpoint(const std::string& path);
+// Out of the way of those that a run goes on from, into the folder `aside` beside it; returns where it is now.
+std::string set_aside_checkpoint(const std::string& path);
+// What was replaced when a save was killed, on file systems that cannot do it at once, gets its name again.
+void restore_replaced(const std::string& root);
 // root/latest points to root/name from now on: replaced in one step, on the disk when it returns.
 void point_latest(const std::string& root, const std::string& name);
 // Makes `aside`, a folder whose files are on the disk, the checkpoint `path` in its folder, and `latest` point to it.

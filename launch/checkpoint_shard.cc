@@ -43,7 +43,7 @@ std::vector<T> read_all(const H5File& file, const char* name, H5Type type, std::
 }
 
 RawFile open_shard(const std::string& path, const ShardInfo& info, std::int64_t data_bytes) {
-  if (!std::filesystem::exists(path)) damaged("{}: is missing", path);
+  if (std::error_code no; !std::filesystem::exists(path, no)) damaged("{}: is missing", path);
   RawFile file(path, RawFile::Access::read);
   if (file.size() != info.bytes) damaged("{}: has {} bytes, the manifest says {}", path, file.size(), info.bytes);
   if (info.data_offset < 0 || data_bytes < 0 || info.data_offset + data_bytes > info.bytes) damaged("{}: the manifest's sizes do not fit", path);
@@ -174,7 +174,7 @@ ShardReader::ShardReader(const std::string& path, DType dtype, int states, const
 void ShardReader::read_block(int state, std::int64_t block, char* out) {
   const std::int64_t begin = block * kBlockElements, bytes = block_size(block) * element_size_;
   bytes_read_ += bytes;
-  file_.read(data_offset_ + (state * table_.elements + begin) * element_size_, bytes, out);
+  damaged_if_unreadable([&] { file_.read(data_offset_ + (state * table_.elements + begin) * element_size_, bytes, out); });
   if (crc32c({out, std::size_t(bytes)}) == checksums_[std::size_t(state * blocks() + block)]) return;
   const std::string first = table_.tensor_at(begin).name, last = table_.tensor_at(begin + block_size(block) - 1).name;
   damaged("{}: {} of {} is damaged (a checksum is wrong)", path(), kStateNames[state], first == last ? first : first + " to " + last);

@@ -29,6 +29,16 @@ template <class... Args>
   throw DamagedCheckpoint(fmt::format(format, std::forward<Args>(args)...));
 }
 
+// What cannot be read is damaged as well, be it the disk or a permission: another checkpoint may do in its place.
+template <class Work>
+void damaged_if_unreadable(Work work) {
+  try {
+    work();
+  } catch (const UserError& error) {
+    throw DamagedCheckpoint(error.what());
+  }
+}
+
 inline constexpr const char* kStateNames[] = {"master", "exp_avg", "exp_avg_sq"};  // as OptimizerState
 inline constexpr std::int64_t kBlockElements = 1 << 18;
 

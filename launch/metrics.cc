@@ -3,10 +3,9 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <ctime>
+#include <fstream>
 
 #include "core/error.h"
 
@@ -44,19 +43,12 @@ JsonLine to_json(const StepMetrics& step) {
   return line.add("skipped", step.skipped).add("nan", step.nan);
 }
 
-MetricsFile::MetricsFile(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "a+be")) {
-  if (file_ == nullptr) user_error("{}: cannot be written: {}", path, std::strerror(errno));
-  if (std::fseek(file_, -1, SEEK_END) == 0 && std::fgetc(file_) != '\n') std::fputc('\n', file_);  // fails on an empty file
-  std::fseek(file_, 0, SEEK_END);
+MetricsFile::MetricsFile(const std::string& path) : file_(path) {
+  std::ifstream before(path, std::ios::binary | std::ios::ate);
+  if (before.tellg() > 0 && before.seekg(-1, std::ios::end).get() != '\n') file_.append("\n");
 }
 
-MetricsFile::~MetricsFile() { std::fclose(file_); }
-
-void MetricsFile::write(const JsonLine& line) {
-  std::string text = line.text() + "\n";
-  bool written = std::fwrite(text.data(), 1, text.size(), file_) == text.size() && std::fflush(file_) == 0;
-  AF_CHECK(written, "{}: {}", path_, std::strerror(errno));
-}
+void MetricsFile::write(const JsonLine& line) { file_.append(line.text() + "\n"); }
 
 void LogWindow::add(const StepMetrics& step) {
   StepMetrics sum = step;

@@ -1,10 +1,10 @@
 // What a step is reported as: a line of metrics.jsonl, and Megatron's log line.
 #pragma once
-#include <cstdio>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "data/append_file.h"
 #include "launch/json_line.h"
 
 namespace af {
@@ -57,20 +57,18 @@ struct StepMetrics {
 
 JsonLine to_json(const StepMetrics& step);
 
-// metrics.jsonl, opened for appending; each line is on the disk's queue (flushed) when write() returns. A line that a
-// killed process left unfinished is closed first, so that it spoils no other.
+// metrics.jsonl, opened for appending; each line is on the disk's queue (flushed) when write() returns, or waits while the disk is full
+// (data/append_file.h). A line that a killed process left unfinished is closed first, so that it spoils no other.
 class MetricsFile {
  public:
   explicit MetricsFile(const std::string& path);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
   void write(const StepMetrics& step) { write(to_json(step)); }
   // Events begin with their name: write(event("stage_begin").add("stage", name)).
   void write(const JsonLine& line);
+  const AppendFile& file() const { return file_; }
 
  private:
-  std::string path_;
-  std::FILE* file_;
+  AppendFile file_;
 };
 
 JsonLine event(std::string_view name);

@@ -107,22 +107,31 @@ RunLedger::RunLedger(const std::string& output_dir) : path_(path_in(output_dir))
 void RunLedger::begin(LedgerEntry entry) {
   LedgerEntry before;
   std::filesystem::resize_file(path_, std::uintmax_t(last_before(path_, entry.iteration, before)));
-  entry_ = std::move(entry);
+  std::erase_if(waiting_, [&](const LedgerEntry& one) { return one.iteration >= entry.iteration; });
+  waiting_.push_back(entry_ = std::move(entry));
   write();
 }
 
 void RunLedger::step(std::int64_t iteration, const StreamState& stream) {
-  if (stream.consumed_sequences - entry_.stream.consumed_sequences < kSequencesPerEntry) return;
-  entry_.iteration = iteration;
-  entry_.stream = stream;
-  write();
+  if (stream.consumed_sequences - entry_.stream.consumed_sequences >= kSequencesPerEntry) {
+    entry_.iteration = iteration;
+    entry_.stream = stream;
+    waiting_.push_back(entry_);
+  }
+  if (!waiting_.empty()) write();
 }
 
 void RunLedger::write() {
-  File file = open(path_, "abe");
-  const std::string line = to_json(entry_).dump() + "\n";
-  const bool written = std::fwrite(line.data(), 1, line.size(), file.get()) == line.size() && std::fflush(file.get()) == 0;
-  if (!written) user_error("{}: cannot be written: {}", path_, std::strerror(errno));
+  for (error_.clear(); !waiting_.empty(); waiting_.erase(waiting_.begin())) {
+    const std::uintmax_t size = std::filesystem::file_size(path_);
+    File file = open(path_, "abe");
+    const std::string line = to_json(waiting_.front()).dump() + "\n";
+    if (std::fwrite(line.data(), 1, line.size(), file.get()) == line.size() && std::fflush(file.get()) == 0) continue;
+    error_ = std::strerror(errno);
+    file.reset();
+    std::filesystem::resize_file(path_, size);
+    return;
+  }
 }
 
 StepContents replay_step(const std::string& output_dir, std::int64_t step) {

@@ -33,11 +33,15 @@ class RunLedger {
   void begin(LedgerEntry entry);
   // A step has been taken.
   void step(std::int64_t iteration, const StreamState& stream);
+  const std::string& path() const { return path_; }
+  // Why entries wait (the disk is full); "": none does.
+  const std::string& error() const { return error_; }
 
  private:
   void write();
-  std::string path_;
-  LedgerEntry entry_;  // the one written last
+  std::string path_, error_;
+  LedgerEntry entry_;                 // the last one
+  std::vector<LedgerEntry> waiting_;  // for room on the disk
 };
 
 struct StepContents {

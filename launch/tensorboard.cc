@@ -4,10 +4,8 @@
 #include <unistd.h>
 
 #include <bit>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 
 #include "core/error.h"
@@ -89,23 +87,15 @@ TensorBoardFile::TensorBoardFile(const std::string& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   const std::int64_t seconds = std::int64_t(now());  // ten digits: TensorBoard reads the files in the order of their names
-  for (int attempt = 0; file_ == nullptr; ++attempt) {
-    path_ = fmt::format("{}/events.out.tfevents.{:010}.{}.{}.{}", folder, seconds, host_name(), getpid(), attempt);
-    file_ = std::fopen(path_.c_str(), "wbxe");
-    if (file_ == nullptr && errno != EEXIST) user_error("{}: cannot be written: {}", path_, std::strerror(errno));
-  }
+  for (int attempt = 0; !file_; ++attempt)
+    if (const std::string path = fmt::format("{}/events.out.tfevents.{:010}.{}.{}.{}", folder, seconds, host_name(), getpid(), attempt); !std::filesystem::exists(path))
+      file_.emplace(path);
   std::string first = event_head(now());
   append_field(first, 3, "brain.Event:2");  // file_version
   append(first);
 }
 
-TensorBoardFile::~TensorBoardFile() { std::fclose(file_); }
-
-void TensorBoardFile::append(const std::string& message) {
-  const std::string record = tfrecord(message);
-  const bool written = std::fwrite(record.data(), 1, record.size(), file_) == record.size() && std::fflush(file_) == 0;
-  AF_CHECK(written, "{}: {}", path_, std::strerror(errno));
-}
+void TensorBoardFile::append(const std::string& message) { file_->append(tfrecord(message)); }
 
 void TensorBoardFile::write(std::int64_t step, std::span<const Scalar> scalars) { append(event_message(now(), step, scalars)); }
 

@@ -2,12 +2,13 @@
 // Tags are Megatron-LM's: "lm loss", "learning-rate", "grad-norm", ... over iterations, and with " vs samples" over consumed samples.
 #pragma once
 #include <cstdint>
-#include <cstdio>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "data/append_file.h"
 #include "launch/metrics.h"
 #include "launch/validation.h"
 
@@ -23,22 +24,20 @@ std::string tfrecord(std::string_view data);
 // Protocol buffer tensorflow.Event with a Summary of simple values.
 std::string event_message(double wall_time, std::int64_t step, std::span<const Scalar> scalars);
 
-// A new file of its own in the folder: a resumed run adds one, and TensorBoard shows them as one run. Flushed at each write.
+// A new file of its own in the folder: a resumed run adds one, and TensorBoard shows them as one run. Flushed at each write; what a full disk
+// does not take waits (data/append_file.h).
 class TensorBoardFile {
  public:
   explicit TensorBoardFile(const std::string& folder);
-  ~TensorBoardFile();
-  TensorBoardFile(const TensorBoardFile&) = delete;
   void write(const StepMetrics& step);
   // By source: "lm loss validation/NAME", "lm loss validation ppl/NAME", below the first ".../ROLE" and ".../BEGIN-END" of positions.
   void write(const ValidationResult& result, std::int64_t iteration, std::int64_t consumed_samples);
-  const std::string& path() const { return path_; }
+  const AppendFile& file() const { return *file_; }
 
  private:
   void write(std::int64_t step, std::span<const Scalar> scalars);
   void append(const std::string& message);
-  std::string path_;
-  std::FILE* file_ = nullptr;
+  std::optional<AppendFile> file_;
 };
 
 }  // namespace af

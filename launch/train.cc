@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 #include <fmt/format.h>
@@ -14,6 +15,7 @@
 #include "launch/environment.h"
 #include "launch/layout.h"
 #include "launch/plan.h"
+#include "launch/run_lock.h"
 #include "launch/stop.h"
 #include "launch/trainer.h"
 #include "parallel/comm_mpi.h"
@@ -99,8 +101,11 @@ int train(const Arguments& arguments, const JobEnvironment& job, TimeLimit::Cloc
   options.resume = arguments.value("--resume", "auto");
   options.only_stage = arguments.value("--stage");
   options.end = end_of_time(arguments, job, start);
+  if (!job.mpi)
+    if (std::vector<std::string> found = layout_problems(needed, 1); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
+  std::optional<RunLock> lock;  // before MPI_Init: nobody has written anything yet
+  if (speaks) lock.emplace(config.output_dir, [] { return stop_signal() != 0; });
   if (job.mpi) return run_ranks_of_job(config, options, job, arguments.value("--trace"));
-  if (std::vector<std::string> found = layout_problems(needed, 1); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   Device device = start_device(config.runtime);
   return Trainer(config, options, device, Comm()).run();
 }

@@ -54,11 +54,15 @@ class Trainer {
   void gather_measures(StepMetrics& metrics, std::chrono::steady_clock::time_point begin);
   void report_times(StepMetrics& metrics, std::span<const double> seconds);  // that each rank computed
   void report(const StepMetrics& metrics);
+  void watch_files();  // says when lines begin to wait for room on the disk, and when they need not any more
   // Newest that can be read; "": begun anew. Says what it passes over.
   bool resume();
   // Whether the configuration is the one that it was made with.
   bool resume_from(const std::string& path);
   void load(const std::string& path);  // into the layout of the stage that comes next there
+  // Checkpoints of this directory that are not on the way to where the run begins, `from` ("": anew), go out of the way: else a restart would
+  // go on from them, and they would count among those that are kept. `latest` points to `from`, if it is one of them. Collective.
+  void set_aside_others(const std::string& from);
   // UserError where --stage cannot go on from there.
   void check_stage(const std::string& path, const TrainingState& saved) const;
   std::size_t only_stage() const;  // its index; that of no stage where all are wanted
@@ -79,8 +83,11 @@ class Trainer {
   void watch_loss(const StageConfig& stage, const StepMetrics& metrics, std::int64_t first_sequence);
   // Back behind the spike, without its samples; false: there is no such way, and it has been said. Collective.
   bool go_back();
-  // The newest checkpoint of this run that had not been given that sequence, loaded; `newer` ones are no longer of this run. "": none.
-  std::string load_before(std::int64_t sequence, std::vector<std::string>& newer);
+  // The newest checkpoint of this run that had not been given that sequence, loaded. Those passed over are no longer of this run: `newer`
+  // ones, and `damaged` ones, which has been said. "": none.
+  std::string load_before(std::int64_t sequence, std::vector<std::string>& newer, std::vector<std::string>& damaged);
+  bool is_own(const std::string& checkpoint) const;  // in this run's directory
+  void set_aside(const std::string& checkpoint);     // and says so; rank 0
   // The run ends before its work does: saves what is not saved, and says how to go on. Collective.
   int end_early();
   double remaining_flops(const StageConfig& stage) const;
@@ -89,7 +96,8 @@ class Trainer {
   template <class... Args>
   void say(fmt::format_string<Args...> format, Args&&... args) const {
     if (!speaks()) return;
-    fmt::print(format, std::forward<Args>(args)...);
+    const std::string text = fmt::format(format, std::forward<Args>(args)...);
+    std::fwrite(text.data(), 1, text.size(), stdout);  // a log that nobody can write is no reason to stop
     std::fflush(stdout);
   }
 
@@ -102,6 +110,7 @@ class Trainer {
   std::optional<MetricsFile> metrics_;  // rank 0
   std::optional<RunLedger> ledger_;
   std::optional<TensorBoardFile> tensorboard_;
+  bool files_wait_ = false;  // for room on the disk
   LogWindow window_;
   TrainingState state_;
   Stragglers stragglers_;

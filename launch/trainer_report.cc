@@ -1,6 +1,8 @@
 // What the trainer measures and says of a step.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <utility>
 
 #include "launch/environment.h"
 #include "launch/trainer.h"
@@ -13,6 +15,19 @@ void Trainer::report(const StepMetrics& metrics) {
   metrics_->write(metrics);
   if (tensorboard_) tensorboard_->write(metrics);
   window_.add(metrics);
+  watch_files();
+}
+
+void Trainer::watch_files() {
+  const std::pair<const std::string&, const std::string&> files[] = {
+      {metrics_->file().path(), metrics_->file().error()},
+      {ledger_->path(), ledger_->error()},
+      {tensorboard_ ? tensorboard_->file().path() : ledger_->path(), tensorboard_ ? tensorboard_->file().error() : ledger_->error()}};
+  const auto failing = std::find_if(std::begin(files), std::end(files), [](const auto& file) { return !file.second.empty(); });
+  const bool wait = failing != std::end(files);
+  if (wait == std::exchange(files_wait_, wait)) return;
+  if (wait) say("warning: {} cannot be written: {}; the run goes on, and what it reports waits in memory until there is room\n", failing->first, failing->second);
+  else say(" what waited for room on the disk is written\n");
 }
 
 void Trainer::gather_measures(StepMetrics& metrics, std::chrono::steady_clock::time_point begin) {

@@ -10,14 +10,17 @@
 
 namespace af {
 
+namespace fs = std::filesystem;
+
 // Weights and state: from a checkpoint of this run, or anew. In the layout of the stage that comes next.
 void Trainer::begin() {
-  if (resume()) return;
+  if (resume()) return set_aside_others(lineage_.back());
   if (const std::size_t only = only_stage(); only > 0 && only < config_.stages.size())
     user_error("--stage {}: there is no checkpoint in {}/checkpoints; train stage {} first, or bring the one with {} that it ended with", options_.only_stage,
                config_.output_dir, config_.stages[only - 1].name, kStageFinishedFile);
   lay_out(config_.stages.front());
   load_initial_weights();
+  set_aside_others("");
 }
 
 std::size_t Trainer::only_stage() const {
@@ -41,18 +44,22 @@ bool Trainer::resume() {
     return true;
   }
   std::vector<std::string> candidates;
-  together(world_, [&] { candidates = checkpoints_in(config_.output_dir + "/checkpoints"); });
+  const std::string root = config_.output_dir + "/checkpoints";
+  together(world_, [&] {
+    if (speaks()) restore_replaced(root);
+  });
+  together(world_, [&] {
+    candidates = checkpoints_in(root);
+    if (const std::string latest = latest_checkpoint(root); candidates.empty() && !latest.empty())
+      user_error("{}: is not a link to a checkpoint in {} but one itself, copied by what follows links: give it the name that it had, such as {}-{}", latest, root,
+                 read_state(latest).stage_name, read_state(latest).iteration);
+  });
   std::string last;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const std::string& path = candidates[i];
     try {
       // Behind a changed configuration the run does not go back: the steps before were others.
       if (resume_from(path)) lineage_.insert(lineage_.begin(), candidates.rbegin(), candidates.rend() - std::ptrdiff_t(i) - 1);
-      // A job that was killed between publishing it and this, or whose newest one is damaged.
-      const std::string root = config_.output_dir + "/checkpoints", name = std::filesystem::path(path).filename().string();
-      together(world_, [&] {
-        if (speaks() && std::filesystem::path(latest_checkpoint(root)).filename() != name) point_latest(root, name);
-      });
       return true;
     } catch (const DamagedCheckpoint& error) {
       last = error.what();
@@ -61,8 +68,38 @@ bool Trainer::resume() {
     }
   }
   if (!candidates.empty())
-    user_error("{}/checkpoints: none of {} checkpoints can be read; to begin anew: --resume never", config_.output_dir, candidates.size());
+    user_error("{}: none of {} checkpoints can be read; to begin anew: --resume never", root, candidates.size());
   return false;
+}
+
+bool Trainer::is_own(const std::string& checkpoint) const {
+  std::error_code no;
+  return fs::equivalent(fs::absolute(checkpoint).parent_path(), config_.output_dir + "/checkpoints", no);
+}
+
+void Trainer::set_aside(const std::string& checkpoint) {
+  const std::string to = set_aside_checkpoint(checkpoint);
+  say(" set aside: {}, now {}; the run goes on from iteration {} without it\n", checkpoint, to, state_.iteration);
+  write(event("checkpoint_set_aside").add("path", checkpoint).add("to", to));
+}
+
+void Trainer::set_aside_others(const std::string& from) {
+  together(world_, [&] {
+    if (!speaks()) return;
+    const std::string root = config_.output_dir + "/checkpoints", latest = root + "/latest";
+    const auto is_from = [&](const std::string& path) {
+      std::error_code no;
+      return fs::equivalent(path, from, no);
+    };
+    for (const std::string& path : checkpoints_in(root))
+      if (iteration_of(path) >= state_.iteration && !is_from(path)) set_aside(path);
+    // A job may have been killed between publishing it and this, or what was the newest went aside.
+    if (from.empty() || !is_own(from)) {
+      if (fs::is_symlink(latest) && !fs::exists(latest)) fs::remove(latest);
+    } else if (!is_from(latest)) {
+      point_latest(root, fs::canonical(from).filename().string());
+    }
+  });
 }
 
 void Trainer::load(const std::string& path) {

@@ -25,23 +25,23 @@ void Trainer::watch_loss(const StageConfig& stage, const StepMetrics& metrics, s
     losses.erase(losses.begin(), losses.begin() + surplus);
 }
 
-std::string Trainer::load_before(std::int64_t sequence, std::vector<std::string>& newer) {
+std::string Trainer::load_before(std::int64_t sequence, std::vector<std::string>& newer, std::vector<std::string>& damaged) {
+  enum No : std::int64_t { use, newer_than_it, gone };  // an old one may have been removed meanwhile
   while (!lineage_.empty()) {
     const std::string path = lineage_.back();
-    std::int64_t no_use = 0;  // on any rank
+    std::int64_t no = use;  // on any rank
     try {
-      together_or_damaged(world_, [&] {  // an old one may have been removed meanwhile
-        no_use = !std::filesystem::exists(path + "/" + kManifestFile) || read_state(path).stream.consumed_sequences > sequence;
-      });
-      world_.all_reduce(Tensor(&no_use, DType::i64, {1}), Reduction::max).wait();
-      if (!no_use) {
+      together_or_damaged(world_, [&] { no = !holds_checkpoint(path) ? gone : read_state(path).stream.consumed_sequences > sequence ? newer_than_it : use; });
+      world_.all_reduce(Tensor(&no, DType::i64, {1}), Reduction::max).wait();
+      if (no == use) {
         load(path);
         return path;
       }
-      newer.push_back(path);
+      if (no == newer_than_it) newer.push_back(path);
     } catch (const DamagedCheckpoint& error) {
       say("skipped the checkpoint {}: {}\n", path, error.what());
       write(event("checkpoint_skipped").add("path", path).add("reason", error.what()));
+      damaged.push_back(path);
     }
     lineage_.pop_back();
   }
@@ -77,10 +77,11 @@ bool Trainer::go_back() {
   std::vector<LossSpike> spikes = state_.spikes;
   StreamState marked = state_.stream;
   marked.pass_over(spike.samples.begin, spike.samples.begin + spike.samples.count);
-  std::vector<std::string> newer;
-  const std::string path = load_before(spike.first_sequence, newer);
+  std::vector<std::string> newer, damaged;
+  const std::string path = load_before(spike.first_sequence, newer, damaged);
   if (path.empty())
-    return fail(what + ", and there is no checkpoint from before its samples to go back to: keep more of them (checkpoint.save_interval, checkpoint.keep)");
+    return fail(what + ", and there is no checkpoint from before its samples to go back to" +
+                (damaged.empty() ? ": keep more of them (checkpoint.save_interval, checkpoint.keep)" : " that can be read"));
   spike.back_to = state_.iteration;
   spikes.push_back(spike);
   state_.spikes = std::move(spikes);
@@ -92,9 +93,11 @@ bool Trainer::go_back() {
   const std::string root = config_.output_dir + "/checkpoints";
   together(world_, [&] {
     if (!speaks()) return;
-    if (std::filesystem::path(path).parent_path() == root) point_latest(root, std::filesystem::path(path).filename().string());
+    if (is_own(path)) point_latest(root, std::filesystem::path(path).filename().string());
     for (const std::string& one : newer)
-      if (std::filesystem::path(one).parent_path() == root) remove_checkpoint(one);
+      if (is_own(one)) remove_checkpoint(one);
+    for (const std::string& one : damaged)
+      if (is_own(one)) set_aside(one);
   });
   say("loss spike: {}; back to {} (iteration {}), and on without the {} samples from number {} on: {}\n", what, path, spike.back_to,
       spike.steps * config_.stages[std::size_t(state_.stage)].global_batch_size, spike.first_sequence, documents);

@@ -193,10 +193,8 @@ class Episode:
         if how != "remove":
             victim.write_bytes(data)
         self.story.append(f"{how} of {newest.name}/{victim.name}")
-        without_manifest = how == "remove" and victim.name == "manifest.json"  # then the folder is no checkpoint, but what a killed save leaves
-        if not without_manifest:
-            self.must_say += [re.escape(newest.name), re.escape(victim.name)]
-            self.none_left = len(names) == 1
+        self.must_say += [re.escape(newest.name), re.escape(victim.name)]
+        self.none_left = len(names) == 1
         return True
 
     def checkpoints(self):

@@ -152,12 +152,45 @@ class Spikes:
             self.check(f"from {at}", code == 0 and len(self.events(out, "rewind")) == (at == 9), output[-800:])
             self.check(f"from {at}: the same tensors", self.tensors(out) == self.tensors("whole"))
 
+    def damaged(self):
+        """The checkpoint to go back to is not what was written: the run goes back to the one before it, says so, and comes to the same bits."""
+        words = (self.config("one"), "output_dir=damaged", "stages.0.micro_batch_size=1", "checkpoint.save_interval=0")
+        self.check("damaged: an undisturbed run", self.run("af_train", *words[:1], "output_dir=whole_0", *words[2:])[0] == 0)
+        for _ in range(4):  # the moment may have passed before it is seen
+            shutil.rmtree(self.work / "damaged", ignore_errors=True)
+            job = self.start("af_train", *words)
+            while job.poll() is None and len(self.steps("damaged")) < 8:
+                time.sleep(0.002)
+            job.send_signal(signal.SIGUSR1)
+            job.communicate(timeout=120)
+            at = max(self.steps("damaged"))
+            job = self.start("af_train", *words)
+            said = [job.stdout.readline()]
+            job.send_signal(signal.SIGSTOP)
+            with open(self.work / f"damaged/checkpoints/stage1-{at}/shard-00000.h5", "r+b") as shard:
+                shard.seek(-5000, 2)
+                shard.write(b"damage")
+            in_time = not self.events("damaged", "rewind")
+            job.send_signal(signal.SIGCONT)
+            output = said[0] + job.communicate(timeout=120)[0]
+            if in_time and at < 20:
+                break
+        self.check("damaged: it had been whole", f"resumed from damaged/checkpoints/stage1-{at} " in said[0] and in_time, output[:500])
+        rewinds, skipped = self.events("damaged", "rewind"), self.events("damaged", "checkpoint_skipped")
+        self.check("damaged: the one before it will do", job.returncode == 0 and [e["back_to"] for e in rewinds] == [0], output[-2000:])
+        self.check("damaged: said and recorded", [e["path"] for e in skipped] == [f"damaged/checkpoints/stage1-{at}"] and "shard-00000.h5" in skipped[0]["reason"]
+                   and "skipped the checkpoint" in output and [s["back_to"] for s in self.state("damaged")["loss_spikes"]] == [0], str(skipped))
+        self.check("damaged: it is out of the way", [p.name for p in (self.work / "damaged/checkpoints/aside").iterdir()] == [f"stage1-{at}"], output[-2000:])
+        self.same("damaged", "damaged", "whole_0")
+
     def several(self):
         """Steps before the spike are left out too; checkpoints that were taken among them go; a second stage's spike."""
         code, output = self.train("two", "several", "runtime.loss_spike_skip=3", "checkpoint.save_interval=2", "checkpoint.keep=0")
         events = self.events("several", "rewind")
         self.check("two spikes, in both stages", code == 0 and [(e["iteration"], e["back_to"]) for e in events] == [(20, 16), (37, 34)], f"{[(e['iteration'], e['back_to']) for e in events]} {output[-1500:]}")
         self.check("what was taken among them was no longer there", "several/checkpoints/stage1-18" not in [e["checkpoint"] for e in events], str(events)[:300])
+        code, output = self.train("one", "few", "runtime.loss_spike_skip=3", "checkpoint.save_interval=1", "checkpoint.keep=1", "checkpoint.keep_every=8")
+        self.check("old ones that were removed meanwhile are passed over", code == 0 and [e["back_to"] for e in self.events("few", "rewind")] == [16], output[-1500:])
         self.expect("several", "several", "six_more", {18, 19, 20, 38, 39, 40})
 
         for name, words, expected in (("again", (), "although the samples"), ("gone", ("runtime.loss_spike_skip=3", "checkpoint.save_interval=1", "checkpoint.keep=1"), "no checkpoint from before")):
@@ -191,7 +224,7 @@ class Spikes:
 
 def run(binaries, work, check, launcher=()):
     spikes = Spikes(binaries, work, check, launcher)
-    for part in (spikes.make, *((spikes.ranks,) if launcher else (spikes.go_back, spikes.interrupted, spikes.several))):
+    for part in (spikes.make, *((spikes.ranks,) if launcher else (spikes.go_back, spikes.interrupted, spikes.damaged, spikes.several))):
         begin = time.monotonic()
         part()
         print(f"  loss spikes, {part.__name__}: {time.monotonic() - begin:.0f} s", flush=True)

@@ -12,6 +12,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import folders  # noqa: E402
 import hand_over  # noqa: E402
 import long_context  # noqa: E402
 import loss_spikes  # noqa: E402
@@ -466,6 +467,7 @@ def main():
         test_speed_of_starting()
         test_long_context()
         stops.run(BIN, WORK, check, config)
+        folders.run(BIN, WORK, check, config)
         loss_spikes.run(BIN, WORK, check)
         hand_over.run(BIN, WORK, check)
         test_real_trajectories()

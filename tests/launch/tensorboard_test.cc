@@ -137,7 +137,7 @@ TEST(TensorBoard, AStepAndAValidation) {
   result.name = "held";
   file.write(result, 7, 56);
 
-  const std::vector<Event> events = read_events(file.path());  // it is flushed
+  const std::vector<Event> events = read_events(file.file().path());  // it is flushed
   ASSERT_EQ(events.size(), 5u);
   EXPECT_EQ(events[0].file_version, "brain.Event:2");
   EXPECT_GT(events[0].wall_time, 1.5e9);
@@ -171,7 +171,7 @@ TEST(TensorBoard, FilesFollowEachOther) {
     StepMetrics step;
     step.iteration = i, step.iteration_time_ms = 1;
     file.write(step);
-    names.push_back(file.path());
+    names.push_back(file.file().path());
   }
   EXPECT_LT(names[0], names[1]);
   EXPECT_LT(names[1], names[2]);
