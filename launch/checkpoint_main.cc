@@ -1,4 +1,7 @@
 // af_checkpoint: between Hugging Face folders and this program's checkpoints, and what is in them.
+#include <algorithm>
+#include <cctype>
+#include <charconv>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -15,23 +18,25 @@
 #include "launch/config_yaml.h"
 #include "launch/hf_checkpoint.h"
 #include "launch/hf_config.h"
+#include "launch/run_lock.h"
 
 namespace af {
 namespace {
 
 namespace fs = std::filesystem;
 
-// "5GB", "200MB", "60KB" (powers of ten, as transformers counts) or bytes.
+// "5GB", "1.5 GB", "200MB" (powers of ten, as Hugging Face counts), "2GiB" (of two), or bytes.
 std::int64_t parse_size(const std::string& text) {
-  const std::pair<const char*, std::int64_t> units[] = {{"KB", 1000}, {"MB", 1'000'000}, {"GB", 1'000'000'000}, {"", 1}};
-  for (const auto& [unit, factor] : units) {
-    if (!text.ends_with(unit)) continue;
-    const std::string digits = text.substr(0, text.size() - std::string_view(unit).size());
-    if (!digits.empty() && digits.size() < 10 && digits.find_first_not_of("0123456789") == digits.npos && std::stoll(digits) > 0) {
-      return std::stoll(digits) * factor;
-    }
-  }
-  user_error("--max-shard-size: \"{}\" is no size; write 5GB, 200MB, 60KB or a number of bytes", text);
+  const std::map<std::string, double> units = {{"", 1},       {"kb", 1e3},       {"mb", 1e6},         {"gb", 1e9},          {"tb", 1e12},
+                                               {"kib", 1024}, {"mib", 1048576.}, {"gib", 1073741824.}, {"tib", 1099511627776.}};
+  const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size()), unit_begin = std::min(text.find_first_not_of(' ', digits), text.size());
+  std::string unit = text.substr(unit_begin);
+  std::transform(unit.begin(), unit.end(), unit.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + digits, number);
+  const bool good = error == std::errc() && end == text.data() + digits && units.contains(unit) && number * units.at(unit) >= 1 && number * units.at(unit) < 1e18;
+  if (!good) user_error("--max-shard-size: \"{}\" is no size; write 5GB, 1.5GB, 200MB, 2GiB or a number of bytes", text);
+  return std::int64_t(number * units.at(unit));
 }
 
 // The tensors of a checkpoint, read from the files as they are asked for.
@@ -122,6 +127,8 @@ int gc_command(const Arguments& arguments) {
   const std::string& root = arguments.positionals()[0];
   if (checkpoints_in(root).empty()) user_error("{}: is no folder of checkpoints: there is none in it", root);
   const std::int64_t keep = arguments.integer("--keep", 0), every = arguments.integer("--keep-every", 0);
+  std::optional<RunLock> lock;
+  if (const fs::path run = fs::absolute(root).lexically_normal().parent_path(); fs::exists(run / "lock")) lock.emplace(run.string(), [] { return true; });
   for (const std::string& name : remove_old_checkpoints(root, keep, every))
     fmt::print("removed {}/{}\n", root, name);
   return kExitDone;

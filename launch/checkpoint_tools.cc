@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 #include <filesystem>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -186,6 +187,12 @@ void average_checkpoints(const std::vector<std::string>& from, const std::string
   const ModelConfig config = read_model(from.back());
   const DType dtype = inputs[0].reader.dtype();
   WeightsWriter writer(to, config, dtype);
+  std::set<std::string> names;
+  for (const ShardTensor& tensor : writer.tensors()) names.insert(tensor.name);
+  for (const Rows& input : inputs)
+    input.reader.for_each_tensor([&](const ShardTensor& tensor) {
+      if (!names.contains(tensor.name)) user_error("{}: has {}, which {} has not; a mean is of checkpoints of one model", input.reader.path(), tensor.name, from.back());
+    });
   std::vector<char> mean;
   for (const ShardTensor& tensor : writer.tensors()) {
     for (const Rows& input : inputs)

@@ -187,7 +187,17 @@ def test_checkpoint_tools():
     narrow = run("af_train", config("narrow", replace=[("hidden_size: 32", "hidden_size: 16"), ("train_iters: 12", "train_iters: 3")]), "--stage", "stage1")
     check("another model", narrow.returncode == 0, narrow.stderr)
     refused("average: of other models", run("af_checkpoint", "average", "intact", "narrow", "mean2"), "of another shape", "model.embed_tokens.weight")
+    deep = run("af_train", config("deep", replace=[("num_hidden_layers: 2", "num_hidden_layers: 3"), ("train_iters: 12", "train_iters: 3")]), "--stage", "stage1")
+    check("another model, with a layer more", deep.returncode == 0, deep.stderr)
+    for first, second in (("deep", "intact"), ("intact", "deep")):
+        refused(f"average: of {first} and {second}", run("af_checkpoint", "average", first, second, "mean2"), "model.layers.2.", "intact" if first == "intact" else "deep")
     check("and nothing of it stays", not list(WORK.glob("mean2*")))
+    for size, files in (("60KB", 2), ("0.06 mb", 2), ("58.6KiB", 2), ("60000", 2), ("1tb", 1)):
+        exported = run("af_checkpoint", "export-hf", "intact", f"hf {size}", "--max-shard-size", size)
+        check(f"export-hf: --max-shard-size {size}", exported.returncode == 0 and len(list((WORK / f"hf {size}").glob("*.safetensors"))) == files,
+              f"{exported.stderr} {len(list((WORK / f'hf {size}').glob('*.safetensors')))}")
+    for size in ("0", "-1GB", "GB", "5XB", "1.5.5GB", "1e3MB", "0.1", ""):
+        refused(f"export-hf: --max-shard-size '{size}'", run("af_checkpoint", "export-hf", "intact", "hf_no_size", f"--max-shard-size={size}"), "5GB")
     refused("resuming from another model", run("af_train", WORK / "damaged.yaml", "--resume", "narrow"), "belongs to another model")
     refused("diff: with what is none", run("af_checkpoint", "diff", "intact", "hf_mean"), "hf_mean", "manifest.json")
     check("gc: leftovers and old ones go, stage ends stay", removed.returncode == 0 and len(left) == 3 and newest.name in left, f"{left} {removed.stdout}")
