@@ -55,8 +55,8 @@ runtime: {threads_per_rank: 1, peak_tflops: 0.1}
 """
 
 
-def command(ranks, out, *overrides, flags=(), mpirun=None):
-    program = [str(BUILD / "bin/af_train"), "run.yaml", f"output_dir={out}", *overrides]
+def command(ranks, out, *overrides, flags=(), mpirun=None, config="run.yaml"):
+    program = [str(BUILD / "bin/af_train"), config, f"output_dir={out}", *overrides]
     return program if ranks == 1 else [*(mpirun or MPIRUN), *flags, "-np", str(ranks), *program]
 
 
@@ -169,6 +169,36 @@ def other_layouts():
         check(f"{out}: the stages differ in layout", code == 0 and " layout TP" in output, output)
         if code == 0:
             check(f"{out}: one process's numbers", not differs(out), differs(out))
+
+
+def loss_on_roles():
+    """A stage whose loss is on some roles alone is one process's in any layout; the comparison notices roles that are ignored, and roles one token off."""
+    draw = random.Random(3)
+    words = lambda: " ".join(draw.choice(["alpha", "beta", "gamma", "delta"]) for _ in range(draw.randint(1, 12)))
+    for name in ("roles", "shifted"):
+        draw.seed(3)
+        with open(WORK / f"{name}.jsonl", "w") as file:
+            for i in range(120):
+                parts = [["user", f"question {i} {words()}?\n"], ["thought", f"{words()}\n"], ["action", f"{words()}\n"], ["observation", f"found {words()}\n"],
+                         ["answer", f"{words()}\n"]]
+                for before, after in zip(parts, parts[1:]) if name == "shifted" else ():  # a byte, which is a token here
+                    before[1], after[1] = before[1] + after[1][0], after[1][1:]
+                file.write(json.dumps({"segments": [{"role": role, "text": text} for role, text in parts]}) + "\n")
+        subprocess.run([BUILD / "bin/af_data", "tokenize", "--tokenizer", "bytes", "--input", f"{name}.jsonl", "--output", f"{name}.h5"], cwd=WORK, check=True,
+                       capture_output=True)
+    text = CONFIG.lstrip().replace("{path: a.h5, weight: 0.5}, {path: b.h5, weight: 0.5}", "{path: roles.h5, name: sft}").replace("train_iters: 4", "train_iters: 1")
+    (WORK / "sft.yaml").write_text(text.replace("    packing: best_fit\n", "    packing: best_fit\n    loss_roles: [thought, action, answer]\n"))
+    (WORK / "ignored.yaml").write_text(text)
+    (WORK / "shifted.yaml").write_text((WORK / "sft.yaml").read_text().replace("roles.h5", "shifted.h5"))
+    for name in ("sft", "ignored", "shifted"):
+        code, output, _ = train(1, f"{name}_one", config=f"{name}.yaml")
+        check(f"loss on roles, {name}: one process trains", code == 0, output)
+    for ranks, layout in ((4, sizes(cp=2)), (8, sizes(tp=2, pp=2, cp=2, ep=2, etp=2))):
+        out = f"sft_{ranks}"
+        code, output, _ = train(ranks, out, *layout, config="sft.yaml")
+        check(f"loss on roles, {ranks} ranks", code == 0 and not differs(out, "sft_one"), output[-1000:] if code else differs(out, "sft_one"))
+        for mutant in ("ignored", "shifted"):
+            check(f"loss on roles, {ranks} ranks: {mutant} is noticed", "lm_loss" in differs(out, f"{mutant}_one"), differs(out, f"{mutant}_one"))
 
 
 def bytes_outside():
@@ -441,7 +471,7 @@ def hosts():
 
 
 prepare()
-for part in (layouts, bits, other_layouts, bytes_outside, examples, trace, failures, stops, bad_steps, spikes, two_clusters, stragglers) + ((slurm, many, hosts) if FULL else ()):
+for part in (layouts, bits, other_layouts, loss_on_roles, bytes_outside, examples, trace, failures, stops, bad_steps, spikes, two_clusters, stragglers) + ((slurm, many, hosts) if FULL else ()):
     begin = time.time()
     part()
     print(f"  {part.__name__}: {time.time() - begin:.0f} s", flush=True)
