@@ -1,5 +1,6 @@
 #include "data/contamination.h"
 
+#include <map>
 #include <random>
 #include <set>
 
@@ -23,22 +24,28 @@ std::set<std::string> grams(const Words& words, std::size_t n) {
   return all;
 }
 
-// By sets of strings.
-std::vector<Hit> naive(const std::vector<Words>& questions, const Words& text, std::size_t ngram) {
+enum class Mutant { none, shorter, longer, last_left_out, first_left_out, counted_twice, short_ones_too };
+
+// By sets of strings; or a mutant of it.
+std::vector<Hit> naive(const std::vector<Words>& questions, const Words& text, std::size_t ngram, Mutant mutant = Mutant::none) {
   std::vector<Hit> hits;
+  ngram += std::size_t(mutant == Mutant::longer) - std::size_t(mutant == Mutant::shorter);
+  Words words(text.begin() + (mutant == Mutant::first_left_out && !text.empty()), text.end() - (mutant == Mutant::last_left_out && !text.empty()));
   for (std::size_t q = 0; q < questions.size(); ++q) {
     const std::size_t n = std::min(ngram, questions[q].size());
-    if (n < ngram && n < std::size_t(BenchmarkIndex::kLeastWords)) continue;
-    const std::set<std::string> there = grams(text, n);
+    if (n < ngram && n < std::size_t(BenchmarkIndex::kLeastWords) && mutant != Mutant::short_ones_too) continue;
+    const std::set<std::string> there = grams(words, n);
     int shared = 0;
     for (const std::string& gram : grams(questions[q], n)) shared += int(there.count(gram));
-    if (shared > 0) hits.push_back({int(q), shared});
+    if (shared > 0) hits.push_back({int(q), shared + (mutant == Mutant::counted_twice)});
   }
   return hits;
 }
 
 TEST(Contamination, AgainstSetsOfStrings) {
   std::mt19937 random(5);
+  std::map<Mutant, int> noticed;
+  const std::vector<Mutant> mutants{Mutant::shorter, Mutant::longer, Mutant::last_left_out, Mutant::first_left_out, Mutant::counted_twice, Mutant::short_ones_too};
   for (int ngram : {3, 9, 13}) {
     int contaminated = 0;
     for (int trial = 0; trial < 60; ++trial) {
@@ -60,17 +67,20 @@ TEST(Contamination, AgainstSetsOfStrings) {
         for (std::size_t n = random() % 3; n > 0; --n) {  // parts of questions, planted
           const Words& question = questions[random() % questions.size()];
           const std::size_t begin = random() % question.size(), count = 1 + random() % (question.size() - begin);
-          const std::ptrdiff_t at = text.empty() ? 0 : std::ptrdiff_t(random() % text.size());
+          const std::ptrdiff_t at = random() % 3 == 0 ? std::ptrdiff_t(text.size()) : std::ptrdiff_t(random() % (text.size() + 1));  // often the end
           text.insert(text.begin() + at, question.begin() + std::ptrdiff_t(begin), question.begin() + std::ptrdiff_t(begin + count));
         }
         const std::vector<Hit> expected = naive(questions, text, std::size_t(ngram));
         ASSERT_EQ(search.find(joined(text)), expected);
         contaminated += !expected.empty();
+        for (const Mutant mutant : mutants)
+          if (d == 0) noticed[mutant] += naive(questions, text, std::size_t(ngram), mutant) != expected;
       }
     }
     EXPECT_GT(contaminated, 20);
     EXPECT_LT(contaminated, 590);
   }
+  for (const Mutant mutant : mutants) EXPECT_GT(noticed[mutant], 5) << int(mutant);
 }
 
 TEST(Contamination, CaseAndPunctuationDoNotMatterOneWordDoes) {

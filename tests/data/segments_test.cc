@@ -1,5 +1,6 @@
 #include "data/segments.h"
 
+#include <map>
 #include <random>
 
 #include "data/json.h"
@@ -21,24 +22,33 @@ std::vector<Role> roles_of(const Document& document) {
   return roles;
 }
 
-// The definition: the text as one, each token the role of the segment with its first byte; the end has the last one's.
-void expect_definition(const Tokenizer& tokenizer, const std::vector<RoleText>& segments, const Document& document) {
+// The definition: the text as one, each token the role of the segment with its first byte; the end has the last one's. Or a mutant of it.
+enum class Rule { first_byte, last_byte, byte_before, byte_behind, end_is_other };
+
+std::vector<Role> roles_by(Rule rule, const Tokenizer& tokenizer, const std::vector<RoleText>& segments, std::vector<std::uint32_t>& tokens) {
   std::string text;
   std::vector<Role> of_byte;
   for (const RoleText& segment : segments) {
     text += segment.text;
     of_byte.insert(of_byte.end(), segment.text.size(), segment.role);
   }
-  std::vector<std::uint32_t> tokens;
   tokenizer.encoder()->encode(text, SpecialTokens::split, tokens);
   std::vector<Role> roles;
   std::size_t byte = 0;
   for (std::uint32_t token : tokens) {
-    roles.push_back(of_byte[byte]);
-    byte += tokenizer.bytes_of(token).size();
+    const std::size_t end = byte + tokenizer.bytes_of(token).size();
+    const std::size_t at = rule == Rule::last_byte ? end - 1 : rule == Rule::byte_before ? byte - (byte > 0) : rule == Rule::byte_behind ? byte + 1 : byte;
+    roles.push_back(of_byte[std::min(at, text.size() - 1)]);
+    byte = end;
   }
   tokens.push_back(tokenizer.eod_token());
-  roles.push_back(segments.back().role);
+  roles.push_back(rule == Rule::end_is_other ? Role::other : segments.back().role);
+  return roles;
+}
+
+void expect_definition(const Tokenizer& tokenizer, const std::vector<RoleText>& segments, const Document& document) {
+  std::vector<std::uint32_t> tokens;
+  const std::vector<Role> roles = roles_by(Rule::first_byte, tokenizer, segments, tokens);
   EXPECT_EQ(document.tokens, tokens);
   EXPECT_EQ(roles_of(document), roles);
 }
@@ -54,6 +64,7 @@ TEST(Segments, ATokenAcrossABorderHasTheRoleOfItsFirstByte) {
 TEST(Segments, RandomTextAgainstTheDefinition) {
   const BpeTokenizer tokenizer(toy_vocabulary());
   std::mt19937 random(3);
+  std::map<Rule, int> noticed;
   const std::vector<std::string> parts{"hello", "aab", "bb", " ", "\n", "h", "e", "ll", "<think>", "</tool_call>", "<|im_end|>", "\xe4\xb8\xad", ""};
   for (int trial = 0; trial < 500; ++trial) {
     std::vector<RoleText> segments;
@@ -61,9 +72,21 @@ TEST(Segments, RandomTextAgainstTheDefinition) {
       std::string text;
       for (std::size_t k = random() % 6; k > 0; --k) text += parts[random() % parts.size()];
       segments.push_back({Role(random() % kRoleNames.size()), text});
+      while (random() % 2 && text.ends_with("hello")) {  // a token across a border, or two
+        const std::size_t keep = 1 + random() % 4;
+        segments.back().text.resize(text.size() - 5 + keep);
+        text = std::string("hello").substr(keep);
+        segments.push_back({Role(random() % kRoleNames.size()), text});
+      }
     }
-    expect_definition(tokenizer, segments, encoded(tokenizer, segments));
+    const Document document = encoded(tokenizer, segments);
+    expect_definition(tokenizer, segments, document);
+    for (const Rule mutant : {Rule::last_byte, Rule::byte_before, Rule::byte_behind, Rule::end_is_other}) {
+      std::vector<std::uint32_t> tokens;
+      noticed[mutant] += roles_by(mutant, tokenizer, segments, tokens) != roles_of(document);
+    }
   }
+  for (const Rule mutant : {Rule::last_byte, Rule::byte_before, Rule::byte_behind, Rule::end_is_other}) EXPECT_GT(noticed[mutant], 50) << int(mutant);
 }
 
 TEST(Segments, TextCannotForgeControlTokens) {
