@@ -37,6 +37,19 @@ void make_empty_folder(const std::string& path) {
   make_folder(path);
 }
 
+void check_output(const std::string& path, const std::vector<std::string>& inputs) {
+  namespace fs = std::filesystem;
+  if (path.empty()) return;
+  std::error_code error;
+  const fs::path folder = fs::path(path).parent_path();
+  if (!folder.empty() && !fs::is_directory(folder, error)) user_error("{}: there is no folder {}", path, folder.string());
+  if (fs::is_directory(path, error)) user_error("{}: is a folder", path);
+  if (!fs::exists(path, error)) return;
+  if (!fs::is_regular_file(path, error)) user_error("{}: is no ordinary file, and a new file would take its place", path);
+  for (const std::string& input : inputs)
+    if (fs::equivalent(input, path, error)) user_error("{}: is the input itself; give another file to write to", path);
+}
+
 std::string read_file(const std::string& path) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.number < 0) failed(path, "open it");

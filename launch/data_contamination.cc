@@ -107,12 +107,14 @@ class ContaminationJob {
       for (const TextSource& source : *sources)
         if (!source.lines) user_error("{}: expected JSON lines (.jsonl, also .gz and .zst)", source.name);
     if (arguments.has("--remove") != arguments.has("--output")) user_error("--remove and --output FILE go together: the corpus without what was found");
-    const std::string output = arguments.value("--output");
-    for (const TextSource& source : sources_)
-      if (!output.empty() && std::filesystem::exists(output) && std::filesystem::equivalent(source.name, output))
-        user_error("--output {}: is the input itself; give another file", output);
+    const std::string output = arguments.value("--output"), report = arguments.value("--report");
+    std::vector<std::string> inputs;
+    for (const std::vector<TextSource>* sources : {&sources_, &benchmarks_})
+      for (const TextSource& source : *sources) inputs.push_back(source.name);
+    for (const std::string& path : {output, report}) check_output(path, inputs);
+    if (!output.empty() && output == report) user_error("--output and --report are both {}", output);
     if (!output.empty()) output_.emplace(output);
-    if (arguments.has("--report")) report_.emplace(arguments.value("--report"));
+    if (!report.empty()) report_.emplace(report);
   }
 
   int run() {

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "data/file.h"
 #include "data/manifest.h"
 #include "data/megatron_dataset.h"
 #include "data/token_dataset.h"
@@ -32,6 +33,7 @@ int import(const Arguments& arguments) {
   const std::string output = arguments.value("--output"), licence = arguments.value("--licence");
   const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(arguments.value("--tokenizer"));
   const std::vector<std::string> prefixes = prefixes_of(arguments.values("--input"));
+  check_output(output);
   Manifest manifest;
   manifest.program = std::string("af_data import ") + kVersion;
   manifest.dataset = std::filesystem::path(output).filename();

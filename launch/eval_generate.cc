@@ -118,7 +118,7 @@ class Generate {
  public:
   Generate(const Arguments& arguments, const EvalJob& job) : arguments_(arguments), job_(job) {
     output_ = arguments.value("--output"), json_ = arguments.value("--json");
-    for (const std::string& path : {output_, json_}) check_output(path);
+    for (const std::string& path : {output_, json_}) check_output(path, arguments.values("--input"));
     questions_ = read_questions(arguments.values("--input"), arguments.integer("--limit", INT64_MAX, 1));
     samples_ = arguments.integer("--samples", 1, 1);
     const std::map<std::string, AgentFormat> formats = {{"chat", AgentFormat::chat}, {"text", AgentFormat::text}, {"has", AgentFormat::has}};
@@ -157,9 +157,9 @@ class Generate {
 
  private:
   void generate(Generator& generator, const Tokenizer& tokenizer, const ToolCaller& call) {
-    Progress progress("generating", job_.speaks() && ::isatty(STDERR_FILENO) != 0);
+    Progress progress("generating", job_.speaks() && ::isatty(STDERR_FILENO) != 0, kAttempts);
     std::vector<Generator::Task> tasks;
-    std::int64_t done = 0, bytes = 0;
+    std::int64_t done = 0;
     for (std::size_t i = std::size_t(job_.world.rank()); i < questions_.size(); i += std::size_t(job_.world.size()))
       for (std::int64_t s = 0; s < samples_; ++s) {
         const AskedQuestion& question = questions_[i];
@@ -173,9 +173,8 @@ class Generate {
           const std::size_t number = i * std::size_t(samples_) + std::size_t(s);
           attempts_[number] = attempt_of(questions_[i], episode);
           lines_[number] = line_of(questions_[i], s, episode, attempts_[number].right);
-          bytes += std::int64_t(lines_[number].size());
           ++done;
-          if (job_.speaks()) progress.show(double(done) / double(tasks_), bytes);
+          if (job_.speaks()) progress.show(double(done) / double(tasks_), done);
         };
         tasks.push_back({begin, hash_name(question.id + "#" + std::to_string(s)), finished});
       }

@@ -102,13 +102,6 @@ std::vector<Sample> read_samples(const std::vector<std::string>& files, std::int
   return samples;
 }
 
-void check_output(const std::string& path) {
-  if (path.empty()) return;
-  const fs::path folder = fs::path(path).parent_path();
-  if (!folder.empty() && !fs::is_directory(folder)) user_error("{}: there is no folder {}", path, folder.string());
-  if (fs::is_directory(path)) user_error("{}: is a folder", path);
-}
-
 void write_output(const std::string& path, const std::string& contents) {
   if (path.empty()) return;
   write_file(path + ".part", contents);

@@ -33,8 +33,7 @@ std::unique_ptr<Tokenizer> eval_tokenizer_from(const Arguments& arguments, const
 void read_json_lines(const std::vector<std::string>& files, const std::function<bool(const Json& json, const std::string& where)>& line);
 std::vector<Sample> read_samples(const std::vector<std::string>& files, std::int64_t limit);
 
-// Whether the file can be written is found out at the start; it appears as a whole.
-void check_output(const std::string& path);
+// The file appears as a whole; "": none is written.
 void write_output(const std::string& path, const std::string& contents);
 
 }  // namespace af

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "data/file.h"
 #include "data/json.h"
 #include "launch/eval_commands.h"
 #include "launch/eval_job.h"
@@ -173,7 +174,7 @@ std::string lines_of(const std::vector<Sample>& samples, const Results& results)
 
 int likelihood(const Arguments& arguments, const EvalJob& job) {
   const Settings settings{arguments.value("--output"), arguments.value("--json"), arguments.has("--skip-long")};
-  for (const std::string& path : {settings.output, settings.json}) check_output(path);
+  for (const std::string& path : {settings.output, settings.json}) check_output(path, arguments.values("--input"));
   const std::vector<Sample> samples = read_samples(arguments.values("--input"), arguments.integer("--limit", INT64_MAX, 1));
   const std::int64_t distractors = arguments.integer("--distractors", 3, 0, 100);
   Results results{questions_of(samples, int(distractors), std::uint64_t(arguments.integer("--seed", 1))), {}, 0};

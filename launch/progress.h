@@ -11,7 +11,7 @@ struct ProgressUnit {
   const char* name;
   double size;
 };
-inline constexpr ProgressUnit kMegabytes{"MB", 1e6}, kSamples{"samples", 1};
+inline constexpr ProgressUnit kMegabytes{"MB", 1e6}, kSamples{"samples", 1}, kAttempts{"attempts", 1};
 
 // "[#####---------------]  25.0 %  12.5 MB/s  2:05 left"; `fraction` in [0, 1] was reached in `seconds`, the first
 // `skipped` of it at once. amount: bytes of text, or samples, in this time.

@@ -44,7 +44,8 @@ int run_fas_endpoint(const Arguments& arguments) {
   EndpointTeacher teacher(endpoint_from(arguments));
   const FasSynthesis synthesis(teacher, prompts, tools, length, options);
 
-  LineFile output(arguments.value("--output")), rejects(arguments.value("--rejects", arguments.value("--output") + ".rejects.jsonl"));
+  const std::vector<std::string> inputs{arguments.value("--memory")};
+  LineFile output(arguments.value("--output"), inputs), rejects(arguments.value("--rejects", output.path() + ".rejects.jsonl"), inputs);
   FasYields yields;
   TeacherFailures failures;
   Progress progress("fas", ::isatty(STDERR_FILENO) != 0, kSamples);

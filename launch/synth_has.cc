@@ -75,7 +75,9 @@ class HasJob {
   }
 
   int run(AlternativeSource& source, int threads, EndpointTeacher* teacher) {
-    LineFile output(arguments_.value("--output")), rejects(arguments_.value("--rejects", arguments_.value("--output") + ".rejects.jsonl"));
+    std::vector<std::string> inputs;
+    for (const TextSource& input : sources_) inputs.push_back(input.name);
+    LineFile output(arguments_.value("--output"), inputs), rejects(arguments_.value("--rejects", output.path() + ".rejects.jsonl"), inputs);
     Progress progress("has", ::isatty(STDERR_FILENO) != 0, kSamples);
     TrajectoryReader reader(sources_, outcome_, max_line_bytes_, [&](const std::string& problem) {
       std::lock_guard lock(printing_);

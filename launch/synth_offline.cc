@@ -4,8 +4,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <thread>
@@ -18,6 +16,7 @@
 #include "data/synthesis/offline_trajectory.h"
 #include "data/synthesis/world.h"
 #include "launch/progress.h"
+#include "launch/synth_teacher.h"
 
 namespace af {
 namespace {
@@ -85,9 +84,7 @@ int run(const Arguments& arguments, int least_options, const std::function<MakeS
   const QuestionMaker maker(index, question_options(arguments));
   const Wording wording(index, arguments.value("--obfuscation") == "0" ? Wording::Clues::bare : Wording::Clues::phrases);
 
-  const std::string part = output + ".part";
-  std::ofstream file(part, std::ios::binary | std::ios::trunc);
-  if (!file) user_error("{}: cannot write", part);
+  LineFile file(output, {path});
   Progress progress("samples", ::isatty(STDERR_FILENO) != 0);
   std::map<std::string, std::int64_t> kinds;
   StepCounts steps;
@@ -96,21 +93,18 @@ int run(const Arguments& arguments, int least_options, const std::function<MakeS
       options, [&] { return worker(maker, wording, path); },
       [&](const Sample& sample) {
         const std::string line = to_json_line(sample);
-        file.write(line.data(), std::streamsize(line.size()));
-        if (!file) user_error("{}: cannot write (is the disk full?)", part);
+        file.write(line);
         steps.add(sample, least_options);
         ++kinds[sample.kind + " " + sample.style], bytes += std::int64_t(line.size());
         progress.show(double(++kept) / double(options.count), bytes);
       });
-  file.close();
   progress.clear();
   if (counts.kept < options.count) {
-    std::filesystem::remove(part);
     const std::string found = fmt::format("{} were near duplicates, {} tries came to nothing", counts.near_duplicates, counts.empty);
     if (counts.kept == 0) user_error("{}: no such sample can be made of it ({}); other --styles or --clues may", path, found);
     user_error("{}: only {} different samples can be made of it ({}): --count {} or less", path, counts.kept, found, counts.kept);
   }
-  std::filesystem::rename(part, output);
+  file.finish();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   fmt::print("{}: {} samples, {:.1f} MB of text, {:.1f} s\n", output, counts.kept, double(counts.bytes) / 1e6, seconds);
   for (const auto& [kind, count] : kinds) fmt::print("  {:<28}{:>10}\n", kind, count);

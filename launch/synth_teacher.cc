@@ -110,7 +110,8 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Arguments& arguments) {
   return arguments.has("--tokenizer") ? make_tokenizer(arguments.value("--tokenizer")) : nullptr;
 }
 
-LineFile::LineFile(std::string path) : path_(std::move(path)) {
+LineFile::LineFile(std::string path, const std::vector<std::string>& inputs) : path_(std::move(path)) {
+  check_output(path_, inputs);
   descriptor_ = ::open((path_ + ".part").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor_ < 0) user_error("{}.part: cannot be written: {}", path_, std::strerror(errno));
 }

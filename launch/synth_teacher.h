@@ -34,7 +34,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Arguments& arguments);  // nullptr
 // A file of lines that appears under its name only when it is whole; until then it is NAME.part, which goes away where this object does.
 class LineFile {
  public:
-  explicit LineFile(std::string path);  // UserError
+  explicit LineFile(std::string path, const std::vector<std::string>& inputs = {});  // UserError, also where it is one of the inputs
   ~LineFile();
   LineFile(const LineFile&) = delete;
   void write(const std::string& line);  // UserError where the disk is full

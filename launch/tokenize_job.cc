@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "data/file.h"
 #include "data/segments.h"
 #include "launch/arguments.h"
 #include "launch/data_inputs.h"
@@ -56,6 +57,9 @@ std::string differences(const Json& begun, const Json& now) {
 
 TokenizeJob::TokenizeJob(TokenizeJobOptions options)
     : options_(std::move(options)), tokenizer_(make_tokenizer(options_.tokenizer)), sources_(text_sources(options_.inputs)) {
+  std::vector<std::string> inputs;
+  for (const TextSource& source : sources_) inputs.push_back(source.name);
+  check_output(options_.output, inputs);
   options_.tokenize.signatures = options_.near_threshold.has_value();
   if (options_.near_threshold) near_.emplace(*options_.near_threshold);
   manifest_.program = fmt::format("af_data tokenize {}", kVersion);

@@ -311,7 +311,12 @@ def test_contamination():
     check("shorter n-grams find more", "4 of 2499 documents" in looser.stdout, looser.stdout)
     refused("no question", run(*common[:4], "--benchmark", "corpus.jsonl"), "corpus.jsonl:1235", "has no 'text'", "--benchmark-key")
     refused("remove to nowhere", run(*common, "--remove"), "--remove and --output")
-    refused("onto itself", run(*common, "--remove", "--output", "corpus.jsonl"), "is the input itself")
+    refused("onto itself", run(*common, "--remove", "--output", "corpus.jsonl"), "corpus.jsonl: is the input itself")
+    refused("a report onto the benchmark", run(*common, "--report", "bench.jsonl"), "bench.jsonl: is the input itself")
+    refused("tokens onto the text", run("af_data", "tokenize", "--tokenizer", "bytes", "--input", "bench.jsonl", "--output", "bench.jsonl"), "is the input itself")
+    os.mkfifo(WORK / "pipe")  # stands for /dev/null, which a file renamed to it would replace
+    refused("onto a device", run(*common, "--report", "pipe"), "pipe: is no ordinary file")
+    check("nothing was touched", (WORK / "pipe").is_fifo() and (WORK / "corpus.jsonl").read_text() == "\n".join(lines) + "\n" and not list(WORK.glob("*.tmp")))
 
 
 def test_bad_input():

@@ -6,7 +6,9 @@ A memory of a made-up package index, samples of af_synth has on it, and a small 
   what stood in the samples, and the answers are those of the trajectories, the right ones as well as the wrong ones;
 * two processes give the files that one gives;
 * every mistake of the user is told in a line, and leaves no file behind."""
+import itertools
 import json
+import math
 import pathlib
 import random
 import subprocess
@@ -106,6 +108,15 @@ def check_generation(suite, samples):
     suite.must("af_eval", *drawn, "--output", "drawn.jsonl", "--batch", 5)
     suite.must("af_eval", *drawn, "--output", "drawn2.jsonl", "--batch", 2, ranks=2)
     suite.check("generate: two processes, other batches", (suite.work / "drawn.jsonl").read_bytes() == (suite.work / "drawn2.jsonl").read_bytes())
+    # pass@k by its definition: over all ways to take k of an item's attempts, how often one of them is right.
+    suite.must("af_eval", *trained, "--format", "has", "--samples", 6, "--temperature", 0.9, "--output", "many.jsonl", "--json", "many.json")
+    attempts = suite.lines("many.jsonl")
+    right = [[a["outcome"] for a in attempts if a["id"].split("#")[0] == sample["id"]] for sample in samples]
+    passes = {k: sum(any(some) for of in right for some in itertools.combinations(of, k)) / math.comb(6, k) / len(samples) for k in (1, 2, 4, 6)}
+    said = json.loads((suite.work / "many.json").read_text())["passes"]
+    suite.check("generate: pass@k of 6 attempts", set(said) == {f"pass@{k}" for k in passes} and all(abs(said[f"pass@{k}"]["mean"] - v) < 1e-12 for k, v in passes.items()),
+                f"{said} {passes}")
+    suite.check("generate: neither all right nor all wrong", 0 < passes[1] < passes[6], str(passes))
     out = suite.must("af_synth", "has", "--trajectories", "has_attempts.jsonl", "--output", "again.jsonl")
     suite.check("generate: attempts are trajectories", f"from {SAMPLES} trajectories, 0 lines skipped" in out, out)
 

@@ -294,7 +294,8 @@ def test_prompts_and_tools():
     for options, says in ((["--options", "1"], "--options 1: expected"), (["--options", "5..2"], "--options 5..2"), (["--max-tokens", "0"], "--max-tokens 0"),
                           (["--min-tokens", "9", "--max-tokens", "8"], "--max-tokens 8: expected 9"), (["--split", "train"], "--split: only for the offline teacher"),
                           (["--prompts", "."], "--prompts: only for a teacher behind an endpoint"), (["--teacher", "endpoint"], "--endpoint URL is missing"),
-                          (["--tokenizer", "/nowhere"], "/nowhere"), (["--outcome", "maybe"], "expected given or match or either")):
+                          (["--tokenizer", "/nowhere"], "/nowhere"), (["--outcome", "maybe"], "expected given or match or either"),
+                          (["--rejects", WORK / "trajectories.jsonl"], "trajectories.jsonl: is the input itself"), (["--rejects", WORK], "is a folder")):
         result = run("af_synth", "has", "--trajectories", WORK / "trajectories.jsonl", "--output", WORK / "x.jsonl", *options)
         check(f"{options} is refused", result.returncode == 2 and says in result.stderr and not list(WORK.glob("x.jsonl*")), result.stderr)
 
