@@ -35,6 +35,7 @@ std::vector<Style> styles_of(const Arguments& arguments) {
 
 QuestionOptions question_options(const Arguments& arguments) {
   QuestionOptions options;
+  options.memory = arguments.value("--memory");
   const std::string split = arguments.value("--split", "all");
   options.split = split == "train" ? Split::train : split == "heldout" ? Split::heldout : Split::all;
   options.heldout_share = arguments.number("--heldout-share", options.heldout_share, 0, 1);

@@ -36,9 +36,14 @@ QuestionMaker::QuestionMaker(const FactIndex& index, const QuestionOptions& opti
     const auto facts = index.facts_of(e);
     if (in_split(e) && std::any_of(facts.begin(), facts.end(), [&](int fact) { return clue(fact); })) entities_.push_back(e);
   }
-  if (entities_.empty())
-    user_error("the memory has no facts that entities share ({} entities, {} facts): no questions can be made of it", index.entities(),
-               index.facts());
+  if (!entities_.empty()) return;
+  if (index.facts() == 0)
+    user_error("{}: has no facts (relation and value), only statements; questions without a teacher are made of facts, which 'af_synth memory --triples' "
+               "and '--debian-index' give. A teacher (--endpoint) asks about any memory", options_.memory);
+  int shared = 0;
+  for (int fact = 0; fact < index.facts(); ++fact) shared += index.entities_of(fact).size() >= 2;
+  user_error("{}: {} of its {} facts are shared by entities, too few to name entities by; questions without a teacher need relations whose values come "
+             "back, as a package index or a knowledge graph has. A teacher (--endpoint) asks about any memory", options_.memory, shared, index.facts());
 }
 
 bool QuestionMaker::in_split(int entity) const {

@@ -47,6 +47,7 @@ struct QuestionOptions {
   double heldout_share = 0.1;  // of the entities, by a hash of their names
   int least_clues = 2, most_clues = 3;
   double described_share = 0;  // of the entities that clues of make() name: described by clues of their own instead
+  std::string memory = "the memory";  // its name, for messages
 };
 
 class QuestionMaker {

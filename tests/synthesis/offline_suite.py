@@ -36,7 +36,8 @@ def program(name: str, *arguments, refused: bool = False) -> subprocess.Complete
 
 def synth(kind: str, name: str, count: int, *options) -> list[dict]:
     output = WORK / name
-    done = program("af_synth", kind, "--memory", WORK / "mem.db", "--count", count, "--output", output, *options)
+    memory = [] if "--memory" in options else ["--memory", WORK / "mem.db"]
+    done = program("af_synth", kind, *memory, "--count", count, "--output", output, *options)
     return read_samples(output) if done.returncode == 0 else []
 
 
@@ -219,6 +220,30 @@ def by_copying(samples: list[dict]) -> tuple[float, float]:
     return right / decisions, chance / decisions
 
 
+def triples_alone(facts: Facts) -> None:
+    """The same facts as triples of a knowledge graph, without a page or a package: questions and trajectories as good. And memories that cannot do it."""
+    with open(WORK / "graph.jsonl", "w", encoding="utf-8") as out:
+        for package, held in sorted(facts.of.items())[:3000]:
+            facts.of[package] = {(relation, value) for relation, value in held if value != package and "_" not in value}
+            out.write(json.dumps({"triples": [[package, relation, value] for relation, value in sorted(facts.of[package])]}) + "\n")
+    program("af_synth", "memory", "--triples", WORK / "graph.jsonl", "--output", WORK / "graph.db")
+    graph = Facts("")
+    for package, held in sorted(facts.of.items())[:3000]:
+        graph.of[package] = held
+        for fact in held:
+            graph.with_fact[fact].add(package)
+    fas = synth("fas", "graph_fas.jsonl", 300, "--obfuscation", 0, "--styles", "factual", "--memory", WORK / "graph.db")
+    check.none("triples alone: factual questions by brute force", [p for s in fas for p in graph.problems_of(s)] + ([] if len(fas) == 300 else [len(fas)]))
+    has = synth("has", "graph_has.jsonl", 200, "--memory", WORK / "graph.db")
+    check.none("triples alone: trajectories", [p for s in has for p in has_problems(s) + call_problems(s)] + ([] if len(has) == 200 else [len(has)]))
+    (WORK / "text.jsonl").write_text(json.dumps({"title": "Paris", "text": "Paris is the capital of France. It lies on the Seine."}) + "\n")
+    (WORK / "sparse.jsonl").write_text(json.dumps({"triples": [["Paris", "is a", "city"], ["Lyon", "is a", "city"], ["Paris", "lies on", "the Seine"]]}) + "\n")
+    for option, name, says in (("--documents", "text", "text.db: has no facts (relation and value)"), ("--triples", "sparse", "sparse.db: 1 of its 2 facts are shared")):
+        program("af_synth", "memory", option, WORK / f"{name}.jsonl", "--output", WORK / f"{name}.db")
+        done = program("af_synth", "fas", "--memory", WORK / f"{name}.db", "--output", WORK / "none.jsonl", refused=True)
+        check(f"a memory that questions cannot be made of: {name}", done.returncode == 2 and says in done.stderr and "--endpoint" in done.stderr, done.stderr)
+
+
 def main() -> int:
     begin = time.time()
     index = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout if FULL else synthetic_index(5000)
@@ -280,6 +305,7 @@ def main() -> int:
     for threads in (1, 3):
         synth("has", f"threads{threads}.jsonl", 150, "--threads", threads, "--seed", 9)
     check("the number of threads changes nothing", (WORK / "threads1.jsonl").read_bytes() == (WORK / "threads3.jsonl").read_bytes())
+    triples_alone(facts)
     few = program("af_synth", "fas", "--memory", WORK / "mem.db", "--count", 10, "--styles", "factual", "--clues", "6", "--output", WORK / "few.jsonl", refused=True)
     refused = few.returncode == 2 and "can be made of it" in few.stderr and not list(WORK.glob("few.jsonl*"))
     check("too few questions are said, nothing is left", refused or few.returncode == 0, few.stderr)
