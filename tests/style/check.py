@@ -6,6 +6,9 @@ import pathlib
 import re
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import Checks  # noqa: E402
+
 LAYERS = {  # folder: folders it may include
     "core": {"core"},
     "parallel": {"parallel", "core"},
@@ -98,19 +101,12 @@ def repeated_types(sources: dict[str, str]) -> list[str]:
 
 
 def main() -> int:
-    passed = failed = 0
+    check = Checks()
     twice = {"core/a.h": "namespace af {\nstruct Twice {\n};\n}\n", "data/b.cc": "namespace af {\nclass Twice : public A {\n};\n}\n"}
     apart = {"core/a.h": twice["core/a.h"], "data/b.cc": "namespace af {\nnamespace {\nclass Twice {\n};\n}  // namespace\nstruct Twice::Part {\n};\n}\n"}
-    good = len(repeated_types(twice)) == 1 and not repeated_types(apart)
-    passed, failed = passed + good, failed + (not good)
-    if not good:
-        print("the check misses a type that two files define, or sees one that there is not")
+    check("a type that two files define is found, and no other", len(repeated_types(twice)) == 1 and not repeated_types(apart))
     for path, text in BROKEN.items():
-        if problems_of(path, text):
-            passed += 1
-        else:
-            failed += 1
-            print(f"the check misses what is wrong with {path}: {text!r}")
+        check(f"what is wrong with {path} is found", problems_of(path, text), repr(text))
     root = pathlib.Path(".")
     sources = {}
     for folder in [*LAYERS, "tests", "examples"]:
@@ -118,23 +114,14 @@ def main() -> int:
         texts = {p.as_posix(): p.read_text(encoding="utf-8") for p in files}
         sources.update(texts)
         found = [problem for path, text in texts.items() for problem in problems_of(path, text)]
-        print("\n".join(found)) if found else None
-        failed += bool(found)
-        passed += not found
+        check(folder, not found, "\n".join(found))
     repeated = repeated_types(sources)
-    if repeated:
-        print("\n".join(repeated))
+    check("a type is defined once", not repeated, "\n".join(repeated))
     strangers = sorted(p.name for p in root.iterdir() if not p.name.startswith(".") and p.name not in TOP_LEVEL | {"build", "runs"})
-    if strangers:
-        print(f"at the top level, where only {', '.join(sorted(TOP_LEVEL))} belong: {', '.join(strangers)}")
+    check(f"at the top level are {', '.join(sorted(TOP_LEVEL))} alone", not strangers, ", ".join(strangers))
     without = [p.as_posix() for p in (root / "examples").iterdir() if p.is_dir() and not (p / "README.md").exists()]
-    if without:
-        print(f"examples without a README.md: {', '.join(without)}")
-    for bad in (repeated, strangers, without):
-        failed += bool(bad)
-        passed += not bad
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+    check("every example has a README.md", not without, ", ".join(without))
+    return check.close()
 
 
 if __name__ == "__main__":
