@@ -3,6 +3,7 @@
 
 usage: programs_test.py FOLDER_OF_PROGRAMS   (python3 alone, no packages; real trajectories if AF_TEST_DATA names them)"""
 import json
+import os
 import pathlib
 import shutil
 import struct
