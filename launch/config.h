@@ -156,7 +156,7 @@ struct RuntimeConfig {
   Precision precision = Precision::automatic;     // auto: fp32 on the CPU. bf16: fp32 master weights and gradients. fp64: for tests
   std::int64_t threads_per_rank = 0;              // 0, YAML `auto`: all cores that the process may use. No result depends on it
   double distributed_timeout_minutes = 10;        // an operation between ranks that takes longer ends the job
-  double heartbeat_seconds = 15;                  // a rank that shows no sign of life for so long ends the job; 0: never (for debuggers)
+  double heartbeat_seconds = 15;                  // a rank silent for so long (after MPI_Init) ends the job; 0: never (for debuggers)
   std::int64_t max_bad_steps = 5;                 // so many steps in a row without a finite loss and gradient end the run
   double loss_spike_factor = 0;                   // a step whose lm loss is above so many times the median of the last ones is a spike, and
                                                   // the run goes back to a checkpoint and on without its samples; 0: it does not

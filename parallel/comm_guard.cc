@@ -3,14 +3,17 @@
 #include <dirent.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "parallel/comm_heartbeat.h"
 #include "parallel/comm_operation.h"
 
 namespace af::comm {
@@ -93,18 +96,20 @@ Guard::~Guard() {
   thread_.join();
 }
 
-void Guard::begin(const char* what) {
+void Guard::start(const char* what, double limit) {
   std::lock_guard lock(mutex_);
-  what_ = what, begun_ = looked_ = steady_ns(), stopped_looks_ = 0;
+  what_ = what, limit_ = limit, waited_ = 0, last_ = looked_for_stopped_ = steady_ns(), stopped_looks_ = 0;
 }
 
-void Guard::end() { begin(nullptr); }
+void Guard::begin(const char* what) { start(what, timeout_); }
+void Guard::all_are_in(const char* what) { start(what, heartbeat_ > 0 ? heartbeat_ : timeout_); }
+void Guard::end() { start(nullptr, 0); }
 
 // No rank gives a sign of life to others yet, or any more: what this host's system says of them has to do.
 void Guard::look_for_stopped_ranks(std::int64_t now) {
   constexpr int kLooks = 5;
-  if (heartbeat_ <= 0 || double(now - looked_) * 1e-9 < heartbeat_ / kLooks) return;
-  looked_ = now;
+  if (heartbeat_ <= 0 || double(now - looked_for_stopped_) * 1e-9 < heartbeat_ / kLooks) return;
+  looked_for_stopped_ = now;
   const std::string stopped = stopped_ranks(parent_);
   stopped_looks_ = stopped.empty() ? 0 : stopped_looks_ + 1;
   if (stopped_looks_ >= kLooks) end_process(fmt::format("{} waits for a rank that shows no sign of life (heartbeat_seconds){}", what_, stopped));
@@ -117,8 +122,10 @@ void Guard::watch() {
     if (!what_) continue;
     const std::int64_t now = steady_ns();
     look_for_stopped_ranks(now);
-    if (const double seconds = double(now - begun_) * 1e-9; timeout_ > 0 && seconds > timeout_)
-      end_process(fmt::format("{} has not ended after {:.4g} s: other ranks did not come to it{}", what_, seconds, stopped_ranks(parent_)));
+    waited_ += double(std::min(now - std::exchange(last_, now), Heartbeat::kMostPerLook)) * 1e-9;
+    if (limit_ > 0 && waited_ > limit_)
+      end_process(fmt::format("{} has not ended after {:.4g} s: other ranks did not come to it, or a host or the network to it is gone{}", what_, waited_,
+                              stopped_ranks(parent_)));
   }
 }
 

@@ -53,11 +53,12 @@ void check(int status, const char* what) {
 template <class Shared>
 class MpiTransport : public Transport {
  public:
-  MpiTransport(Shared& shared, int ranks_on_host) : shared_(shared) {
+  MpiTransport(Shared& shared, Guard& guard, int ranks_on_host) : shared_(shared) {
     int provided = 0, initialized = 0;
     MPI_Initialized(&initialized);
     AF_CHECK(!initialized, "a second MpiWorld in one process");
     check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+    guard.all_are_in("what follows MPI_Init");  // which ends when all ranks have come to it
     check(MPI_Comm_dup(MPI_COMM_WORLD, &comm_), "MPI_Comm_dup");
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm_, &rank_);
@@ -236,12 +237,16 @@ MpiWorld::MpiWorld(const CommOptions& options)
     : shared_(std::make_shared<Shared>()), guard_(std::make_unique<comm::Guard>(options.timeout_seconds, options.heartbeat_seconds)) {
   guard_->begin("MPI_Init");
   engine_ = std::make_unique<comm::Engine>(
-      [shared = shared_, n = options.ranks_on_host] { return std::make_unique<comm::MpiTransport<Shared>>(*shared, n); }, options);
+      [shared = shared_, guard = guard_.get(), n = options.ranks_on_host] { return std::make_unique<comm::MpiTransport<Shared>>(*shared, *guard, n); }, options);
   guard_->end();
 }
 
 MpiWorld::~MpiWorld() {
-  guard_->begin("MPI_Finalize");
+  try {
+    world().barrier().wait();  // for those that are late: heartbeats tell them from those that are gone, MPI_Finalize could not
+  } catch (const InternalError&) {  // the engine says why, and ends the job
+  }
+  guard_->all_are_in("MPI_Finalize");
   engine_.reset();
 }
 Comm MpiWorld::world() const { return engine_->world(); }

@@ -63,6 +63,8 @@ def failures():
             "stopped": at_once.submit(run, 4, "stopped", 600, 2, stopped),
             "late": at_once.submit(run, 4, "late", 600, 1, extra=counter),
             **{(how, limits): at_once.submit(run, 4, how, *limits) for how in ("starting", "ending") for limits in ((2, 0), (600, 2))},
+            **{(how, limits): at_once.submit(run, 4, "small", *limits, extra=[*counter, "-x", f"AF_{how}_IN_FINALIZE=1"])
+               for how, limits in (("STOP", (2, 0)), ("STOP", (600, 2)), ("SLEEP", (600, 2)))},
         }
         code, output, took = jobs["hanging"].result()
         check("a hanging rank ends the job after the timeout", code not in (0, None) and 2 < took < 25 and
@@ -78,14 +80,22 @@ def failures():
         code, output, took = jobs["late"].result()
         check("ranks that are late, or gone, but not stopped are waited for; heartbeats are in no count", code == 0 and took > 5 and
               re.search(r"^bytes (\d+)\n(?s:.*)^counter 0 \1 0 0 0 0 0 0 0$", output, re.M), output + f"\n{took:.1f} s")
-        for how, where in (("starting", "MPI_Init"), ("ending", "MPI_Finalize")):
+        for limits, words in (((2, 0), r"barrier #\d+ on axis world has not ended after 2\S* s: rank 1 did not arrive"),
+                              ((600, 2), rf"rank 1 on {host} has shown no sign of life for 2\S* s \(heartbeat_seconds\)")):
+            code, output, took = jobs["ending", limits].result()
+            check("a rank that does not come to the end ends the job", code not in (0, None) and 2 < took < 25 and
+                  re.search(words + r".*; rank 1 \(process \d+\) is stopped", output), output + f"\n{took:.1f} s")
+        code, output, took = jobs["SLEEP", (600, 2)].result()
+        check("one that is gone in MPI_Finalize ends the job long before any timeout", code not in (0, None) and 2 < took < 25 and
+              re.search(r"MPI_Finalize has not ended after 2\S* s: other ranks did not come to it, or a host or the network to it is gone", output), output + f"\n{took:.1f} s")
+        for how, where in (("starting", "MPI_Init"), ("STOP", "MPI_Finalize")):
             code, output, took = jobs[how, (2, 0)].result()
             check(f"a rank that hangs in {where} ends the job after the timeout", code not in (0, None) and 2 < took < 25 and
-                  re.search(rf"{where} has not ended after 2\S* s: other ranks did not come to it; rank 1 \(process \d+\) is stopped", output), output + f"\n{took:.1f} s")
+                  re.search(rf"{where} has not ended after 2\S* s: other ranks did not come to it, .*; rank 1 \(process \d+\) is stopped", output), output + f"\n{took:.1f} s")
             code, output, took = jobs[how, (600, 2)].result()
             check(f"a rank that is stopped in {where} ends the job", code not in (0, None) and 2 < took < 25 and
-                  re.search(rf"process \d+ \({host}\): {where} waits for a rank that shows no sign of life \(heartbeat_seconds\); rank 1 \(process \d+\) is stopped",
-                            output), output + f"\n{took:.1f} s")
+                  re.search(rf"process \d+ \({host}\): {where} (waits for a rank that shows no sign of life \(heartbeat_seconds\)|has not ended after 2.*); "
+                            r"rank 1 \(process \d+\) is stopped", output), output + f"\n{took:.1f} s")
     code, output, _ = run(4, "orphaned")
     end = time.time() + 3
     while (leftovers := subprocess.run(["pgrep", "-f", str(TESTS / "mpi_probe")], capture_output=True, text=True).stdout.split()) and time.time() < end:
