@@ -297,6 +297,14 @@ TEST_F(Checkpoint, DamageIsNamedAndNeverLoaded) {
   EXPECT_NE(damaged_by([&] { fs::remove(one + "/" + shard); }).find("is missing"), std::string::npos);
   EXPECT_NE(damaged_by([&] { fs::copy_file(one + "/shard-00001.h5", one + "/" + shard, fs::copy_options::overwrite_existing); }).find(shard), std::string::npos);
   EXPECT_NE(damaged_by([&] { flip("state.json", 30); }).find("state.json"), std::string::npos);
+  for (const std::string file : {"state.json", "manifest.json"}) {
+    const auto unreadable = [&] {  // as on a disk that gives an error
+      fs::remove(one + "/" + file);
+      fs::create_directory(one + "/" + file);
+    };
+    EXPECT_NE(damaged_by(unreadable).find(file + ": cannot read it"), std::string::npos);
+    EXPECT_NE(damaged_by([&] { fs::remove(one + "/" + file); }).find(file + ": is missing"), std::string::npos);
+  }
   for (std::int64_t at : {std::int64_t(3), std::int64_t(300), std::int64_t(-4), std::int64_t(-100)})
     EXPECT_NE(damaged_by([&] { flip("manifest.json", at); }).find("manifest.json"), std::string::npos);
 }
