@@ -25,7 +25,6 @@ namespace af {
 namespace {
 
 constexpr std::int64_t kMostReports = 20;         // lines and questions that are named one by one
-constexpr std::int64_t kMaxLineBytes = 16 << 20;  // as in 'af_data tokenize'
 constexpr std::size_t kQuoted = 100;              // bytes of a question
 
 struct FoundDocument {
@@ -102,6 +101,7 @@ class ContaminationJob {
         text_key_(arguments.value("--text-key")),
         question_key_(arguments.value("--benchmark-key")),
         index_(int(arguments.integer("--ngram", 13, 3, 100))),
+        max_line_bytes_(arguments.integer("--max-line-bytes", 16 << 20, 1024, 1 << 30)),
         threads_(int(arguments.integer("--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024))) {
     for (const std::vector<TextSource>* sources : {&sources_, &benchmarks_})
       for (const TextSource& source : *sources)
@@ -142,7 +142,7 @@ class ContaminationJob {
   }
 
   void read_benchmark(const TextSource& source) {
-    BlockReader reader(source, 0, kMaxLineBytes);
+    BlockReader reader(source, 0, max_line_bytes_);
     TextBlock block;
     do {
       reader.next(block);
@@ -170,7 +170,7 @@ class ContaminationJob {
         threads_,
         [&]() -> std::optional<TextBlock> {
           if (source == sources_.size()) return std::nullopt;
-          if (!reader) reader.emplace(sources_[source], std::int64_t(source), kMaxLineBytes);
+          if (!reader) reader.emplace(sources_[source], std::int64_t(source), max_line_bytes_);
           TextBlock block;
           reader->next(block);
           if (block.last) reader.reset(), ++source;
@@ -243,6 +243,7 @@ class ContaminationJob {
   std::vector<TextSource> sources_, benchmarks_;
   std::string text_key_, question_key_;
   BenchmarkIndex index_;
+  std::int64_t max_line_bytes_;
   int threads_;
   std::optional<NewFile> output_, report_;
   std::vector<std::string> questions_, quotes_;  // where each stands, how it begins
@@ -273,6 +274,7 @@ Command contamination_command() {
            {"--remove", Takes::nothing, "", "write the lines of the corpus that repeat no question to --output; lines that cannot be used are left out", {}, false},
            {"--output", Takes::one_value, "X.jsonl", "with --remove", {}, false},
            {"--report", Takes::one_value, "X.jsonl", "a line for each document and question: where they stand, how many n-grams they have in common", {}, false},
+           {"--max-line-bytes", Takes::one_value, "N", "a longer line is reported and skipped (default 16777216, as in tokenize); bounds the memory", {}, false},
            {"--threads", Takes::one_value, "N", "default: all cores; the result does not depend on it", {}, false}},
           {"af_data contamination --input has.jsonl fas.jsonl --benchmark browsecomp.jsonl",
            "af_data contamination --input 'crawl/part-*.jsonl.zst' --benchmark gaia.jsonl hle.jsonl --remove --output clean.jsonl --report found.jsonl"},

@@ -308,6 +308,10 @@ def test_contamination():
     one = run(*common, "--threads", "1", "--report", "one.jsonl")
     check("threads do not matter", one.returncode == 0 and (WORK / "one.jsonl").read_bytes() == (WORK / "found.jsonl").read_bytes())
     check("clean is clean", "0 of 2496 documents" in run("af_data", "contamination", "--input", "clean.jsonl", "--benchmark", "bench.jsonl").stdout)
+    (WORK / "long.jsonl").write_text(json.dumps({"text": "x" * 2000 + " " + question}) + "\n")
+    found = [run("af_data", "contamination", "--input", "long.jsonl", "--benchmark", "bench.jsonl", "--max-line-bytes", str(n)) for n in (1024, 4096)]
+    check("a line that is too long is told, with the option that allows it", "1 of 1 documents" in found[1].stdout and "0 of 0 documents" in found[0].stdout
+          and "long.jsonl:1" in found[0].stderr and "1024 of --max-line-bytes" in found[0].stderr, found[0].stdout + found[0].stderr)
     looser = run(*common, "--ngram", "9")
     check("shorter n-grams find more", "4 of 2499 documents" in looser.stdout, looser.stdout)
     refused("no question", run(*common[:4], "--benchmark", "corpus.jsonl"), "corpus.jsonl:1235", "has no 'text'", "--benchmark-key")
