@@ -4,7 +4,6 @@
 #pragma once
 #include <string>
 #include <unordered_map>
-#include <vector>
 
 #include "data/bpe_tokenizer.h"
 

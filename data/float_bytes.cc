@@ -1,7 +1,6 @@
 #include "data/float_bytes.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "core/error.h"

@@ -1,7 +1,6 @@
 // Plain values one after the other in a string of bytes, little-endian as the machines we run on.
 #pragma once
 #include <cstring>
-#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>

@@ -1,7 +1,6 @@
 #include "data/text_blocks.h"
 
 #include <cstring>
-#include <utility>
 
 namespace af {
 namespace {

@@ -1,8 +1,6 @@
 // af_data replay: which documents made up an optimizer step.
 #include <fmt/format.h>
 
-#include <cstdio>
-#include <map>
 
 #include "core/error.h"
 #include "data/token_dataset.h"

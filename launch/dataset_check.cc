@@ -11,7 +11,6 @@
 #include <cstring>
 #include <filesystem>
 #include <new>
-#include <stdexcept>
 
 #include "core/error.h"
 #include "data/token_dataset.h"

@@ -2,7 +2,6 @@
 // optimizer state, the schedule, and the reductions between ranks. One rank is a layout like any other.
 #pragma once
 #include <deque>
-#include <memory>
 #include <vector>
 
 #include "launch/global_batch.h"

@@ -8,6 +8,7 @@
 #include "launch/synth_commands.h"
 #include "launch/synth_offline.h"
 #include "launch/synth_teacher.h"
+#include "launch/teacher_options.h"
 
 namespace af {
 namespace {

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "data/file.h"
+#include "launch/teacher_options.h"
 
 namespace af {
 namespace {

@@ -1,6 +1,5 @@
 // What 'af_synth fas' and 'af_synth has' have in common: the teacher behind an endpoint, prompts, tools, limits, and the files they write.
 #pragma once
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,7 +9,6 @@
 #include "data/synthesis/tool_schema.h"
 #include "data/tokenizer.h"
 #include "launch/arguments.h"
-#include "launch/teacher_options.h"
 
 namespace af {
 

@@ -1,7 +1,6 @@
 #include "parallel/lm_head.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "core/ops/cross_entropy.h"
 #include "core/ops/elementwise.h"

@@ -8,8 +8,6 @@
 #include <sched.h>
 
 #include <atomic>
-#include <cmath>
-#include <cstring>
 #include <numbers>
 
 #include "core/ops/attention_segments.h"

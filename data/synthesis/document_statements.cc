@@ -4,7 +4,6 @@
 #include <array>
 
 #include "core/error.h"
-#include "data/utf8.h"
 
 namespace af {
 namespace {

@@ -8,6 +8,7 @@
 #include "core/random.h"
 #include "data/sha256.h"
 #include "data/synthesis/answer_match.h"
+#include "data/synthesis/reply.h"
 
 namespace af {
 namespace {

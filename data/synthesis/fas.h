@@ -2,7 +2,6 @@
 // then a planning step (analysis and first action, never executed), which a judge that sees the knowledge keeps or rejects; and reasoning in
 // two steps, from the question alone and then with the knowledge, kept where its answer is the right one.
 #pragma once
-#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_set>
@@ -11,10 +10,10 @@
 #include "data/synthesis/knowledge.h"
 #include "data/synthesis/prompts.h"
 #include "data/synthesis/rejects.h"
-#include "data/synthesis/reply.h"
 #include "data/synthesis/sample.h"
 #include "data/synthesis/teacher.h"
 #include "data/synthesis/token_count.h"
+#include "data/synthesis/tool_schema.h"
 
 namespace af {
 

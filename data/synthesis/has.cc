@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "data/synthesis/answer_match.h"
+#include "data/synthesis/reply.h"
 
 namespace af {
 namespace {

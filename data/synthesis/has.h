@@ -2,7 +2,6 @@
 // step and alternatives that were not executed. Where the alternatives come from is an AlternativeSource: a teacher that sees what was done so
 // far, or the steps of other trajectories.
 #pragma once
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,9 +9,9 @@
 #include "data/synthesis/has_text.h"
 #include "data/synthesis/prompts.h"
 #include "data/synthesis/rejects.h"
-#include "data/synthesis/reply.h"
 #include "data/synthesis/teacher.h"
 #include "data/synthesis/token_count.h"
+#include "data/synthesis/tool_schema.h"
 
 namespace af {
 

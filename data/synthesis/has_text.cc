@@ -1,6 +1,5 @@
 #include "data/synthesis/has_text.h"
 
-#include <algorithm>
 #include <unordered_set>
 
 #include "core/error.h"

@@ -1,6 +1,5 @@
 #include "data/synthesis/memory_sources.h"
 
-#include "core/error.h"
 #include "data/synthesis/debian_index.h"
 #include "data/synthesis/document_statements.h"
 #include "data/synthesis/trajectory_statements.h"

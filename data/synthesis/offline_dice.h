@@ -1,7 +1,7 @@
 // Random choices of one sample: numbers 0, 1, 2, ... of a stream (core/random.h), so that a sample depends on the seed and
 // its number alone.
 #pragma once
-#include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "core/random.h"

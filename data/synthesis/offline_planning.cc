@@ -1,6 +1,5 @@
 #include "data/synthesis/offline_planning.h"
 
-#include <array>
 
 #include "data/synthesis/tool_schema.h"
 

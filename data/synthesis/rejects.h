@@ -1,7 +1,6 @@
 // What was not kept, and why: a line of JSON each, and counts by reason.
 #pragma once
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 

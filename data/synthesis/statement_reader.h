@@ -1,6 +1,5 @@
 // What reads one kind of file into statements: whole lines of text in, statements and complaints out.
 #pragma once
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -4,7 +4,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "data/synthesis/memory.h"
 #include "data/synthesis/tool_schema.h"

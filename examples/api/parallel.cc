@@ -2,7 +2,6 @@
 // changes. mpirun -np 4 build/cpu/bin/example_parallel
 #include <fmt/core.h>
 
-#include "core/random.h"
 #include "launch/parallel_model.h"
 #include "parallel/comm_mpi.h"
 

@@ -2,7 +2,6 @@
 // all that changes.
 #include <fmt/core.h>
 
-#include "core/random.h"
 #include "launch/parallel_model.h"
 
 using namespace af;

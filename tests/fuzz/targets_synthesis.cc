@@ -7,6 +7,7 @@
 #include "data/file.h"
 #include "data/json.h"
 #include "data/synthesis/has.h"
+#include "data/synthesis/reply.h"
 #include "data/synthesis/trajectory_reader.h"
 #include "tests/fuzz/target.h"
 
