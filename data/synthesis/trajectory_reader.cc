@@ -109,6 +109,8 @@ Trajectory trajectory_from(const JsonView& line, OutcomeFrom outcome) {
     trajectory.outcome = given_outcome(line["outcome"]);
   } else {
     if (answers.empty()) user_error("{}: there is neither 'outcome' nor an 'answer' to judge by", line.where());
+    if (std::all_of(answers.begin(), answers.end(), [](const std::string& right) { return normalised_answer(right).empty(); }))
+      user_error("{}: 'answer' has no words to judge by, and there is no 'outcome'", line.where());
     trajectory.outcome = matched_outcome(trajectory);
   }
   return trajectory;

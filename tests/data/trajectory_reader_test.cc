@@ -71,7 +71,7 @@ TEST(TrajectoryReader, Outcomes) {
   EXPECT_TRUE(says("It is **Turin**, in Italy.", "turin"));
   EXPECT_FALSE(says("It is Saturina.", "turin"));
   EXPECT_TRUE(says("\xe8\xbf\x99\xe6\x98\xaf\xe9\x83\xbd\xe7\x81\xb5\xe5\xb8\x82", "\xe9\x83\xbd\xe7\x81\xb5"));
-  EXPECT_FALSE(says("x", ""));
+  EXPECT_FALSE(outcome(", \"answer\": [\"\", \"rome\"]", OutcomeFrom::match));  // no words match nothing
 }
 
 TEST(TrajectoryReader, WhatIsWrongIsNamed) {
@@ -94,6 +94,8 @@ TEST(TrajectoryReader, WhatIsWrongIsNamed) {
       {line_of({user, message("assistant", "<think>a<think>b</think>")}), "2 <think> and 1 </think>"},
       {line_of({user, message("assistant", "</answer>")}), "0 <answer> and 1 </answer>"},
       {line_of({user, end}, ""), "there is neither 'outcome' nor an 'answer'"},
+      {line_of({user, end}, ", \"answer\": \"\""), "'answer' has no words to judge by"},
+      {line_of({user, end}, ", \"answer\": [\" ...\", \"\"]"), "'answer' has no words to judge by"},
       {line_of({user, end}, ", \"answer\": []"), "there is neither 'outcome' nor an 'answer'"},
       {line_of({user, end}, ", \"answer\": [3]"), "answer[0]: expected a string"},
       {line_of({user, end}, ", \"outcome\": \"yes\""), "outcome: expected true, false, 1 or 0, found the string \"yes\""},
