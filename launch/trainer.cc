@@ -163,7 +163,7 @@ bool Trainer::run_stage(const StageConfig& stage) {
     report_save(saver_.poll());
     if (spike_) return false;
     if (stop_ || bad_steps_ >= config_.runtime.max_bad_steps || !evaluated()) return false;
-    save_due = save_due || due(config_.checkpoint.save_interval);
+    save_due = save_due || due(config_.checkpoint.save_interval) || (retry_at_ > 0 && state_.iteration >= retry_at_);
     if (last() || !save_due || bad_steps_ > 0) continue;  // in a row of bad steps nobody shall go on
     save_due = false;
     save(config_.checkpoint.async_save ? Save::meanwhile : Save::now, false);
@@ -312,13 +312,21 @@ bool Trainer::save(Save when, bool stage_finished) {
   return when == Save::meanwhile || end_save();
 }
 
+// In steps, not in seconds: all ranks try again at the same one.
+std::int64_t Trainer::retry_iteration() const {
+  const std::int64_t interval = config_.checkpoint.save_interval;
+  return interval > 0 ? state_.iteration + std::max<std::int64_t>(1, interval / 10) : 0;
+}
+
 bool Trainer::end_save() { return report_save(saver_.finish()); }
 
 bool Trainer::report_save(const std::optional<SaveOutcome>& outcome) {
   if (!outcome) return true;
   save_error_ = outcome->error;
+  retry_at_ = save_error_.empty() ? 0 : retry_iteration();
   if (!outcome->error.empty()) {
-    say("warning: the checkpoint {} could not be saved: {}; the run goes on, the next one is tried as usual\n", outcome->path, outcome->error);
+    say("warning: the checkpoint {} could not be saved: {}; the run goes on, a checkpoint is tried again {}\n", outcome->path, outcome->error,
+        retry_at_ > 0 ? fmt::format("after iteration {}", retry_at_) : "at the end of the next stage");
     write(event("checkpoint_failed").add("stage", state_.stage_name).add("iteration", outcome->iteration).add("path", outcome->path).add("reason", outcome->error));
     return false;
   }

@@ -70,6 +70,7 @@ class Trainer {
   enum class Save { now, meanwhile };
   // False where the one that was waited for last failed.
   bool save(Save when, bool stage_finished);
+  std::int64_t retry_iteration() const;  // of a save that has just failed; 0: none before the next stage's end
   bool end_save();  // waits for the one under way
   bool report_save(const std::optional<SaveOutcome>& outcome);
   // Whether all of it was done.
@@ -123,6 +124,7 @@ class Trainer {
   } good_;  // before the bad steps in a row; parameters and optimizer are as they were then
   std::optional<LossSpike> spike_;
   std::string save_error_;      // of the last save; "": none
+  std::int64_t retry_at_ = 0;   // the iteration after which a failed save is tried again, if no regular one comes before; 0: none
   std::vector<std::string> lineage_;  // checkpoints that this run went through, oldest first
   std::int64_t begun_iteration_ = 0, saved_iteration_ = 0;  // where this run began; what the newest checkpoint has
   CheckpointSaver saver_;  // behind the model: it reads its state to the end

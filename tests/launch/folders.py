@@ -1,5 +1,6 @@
 """Output directories as they are met: used before, copied, damaged, shared, full. A run goes on from what is its own, and loses nothing."""
 import os
+import re
 import resource
 import shutil
 import signal
@@ -140,7 +141,8 @@ class Folders:
         """Nothing can be written any more, reports too: the run goes on, and they come when there is room."""
         def limit(bytes_):
             return resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        job = self.start("af_train", self.path, "output_dir=full", "stages.0.train_iters=60", preexec_fn=lambda: limit(9000), restore_signals=False)
+        words = ("output_dir=full", "stages.0.train_iters=60", "checkpoint.save_interval=20", "checkpoint.async_save=false")
+        job = self.start("af_train", self.path, *words, preexec_fn=lambda: limit(9000), restore_signals=False)
         lines, warned = [], ("metrics.jsonl cannot be written: ", "could not be saved: ")
         while not all(any(w in line for line in lines) for w in warned) and (line := job.stdout.readline()):
             lines.append(line)
@@ -149,6 +151,9 @@ class Folders:
         steps = [line["iteration"] for line in json_lines(self.work / "full/metrics.jsonl") if "event" not in line]
         self.check("full: the run goes on, and no line is lost", job.returncode == 0 and steps == list(range(1, 67)) and "waited for room" in output and "saved full/" in output,
                    f"{job.returncode} {len(steps)} {output[-1500:]}")
+        tried = re.findall(r"(?:the checkpoint| saved) full/checkpoints/(\S+)", output)
+        self.check("full: a failed save is tried again after a tenth of the interval", "tried again after iteration 22\n" in output and tried[:2] ==
+                   ["stage1-20", "stage1-22"], str(tried))
         replayed, code = self.run("af_data", "replay", "--step", 63, "full")
         self.check("full: nor the ledger", code == 0, replayed)
 
