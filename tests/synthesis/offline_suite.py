@@ -78,7 +78,7 @@ def facts_of(index: str) -> dict[str, set[tuple[str, str]]]:
         held = facts.setdefault(fields["Package"], set())
         for field in ("Section", "Maintainer", "Homepage", "Version", "Source", "Installed-Size"):
             if field in fields:
-                value = re.sub(r"\s*[<(].*" if field in ("Maintainer", "Source") else r"$^", "", fields[field]).strip()
+                value = re.sub({"Maintainer": r"\s*<.*", "Source": r"\s*\(.*"}.get(field, r"$^"), "", fields[field]).strip()
                 held.add((field.lower().replace("-", "_"), value))
         for field in ("Depends", "Pre-Depends", "Recommends", "Suggests", "Enhances", "Provides"):
             for entry in re.split(r",\s*", fields.get(field, "")):
@@ -106,7 +106,8 @@ class Facts:
     def problems_of(self, sample: dict) -> list[str]:
         """A factual question as --obfuscation 0 words it: are its clues unique and minimal, is its answer right?"""
         package, question = sample["entities"][0], sample["segments"][0]["text"]
-        said = [fact for fact in self.of[package] if re.search(rf"has {re.escape(plain(fact[0]))} {re.escape(fact[1])}(?=, | and |[:.?\n]|$)", question)]
+        # A value ends where the sentence goes on: not "python3" in "python3.11", nor "power" in "power:ups".
+        said = [fact for fact in self.of[package] if re.search(rf"has {re.escape(plain(fact[0]))} {re.escape(fact[1])}(?=, | and |[:.?](?!\S)|\n|$)", question)]
         problems = []
         if not said or self.all_with(said) != {package}:
             problems.append(f"{sample['id']}: the clues {said} do not name {package}")
