@@ -40,9 +40,13 @@ int FactIndex::add_entity(std::string name) {
 void FactIndex::add_fact(int entity, std::string_view relation, std::string_view value) {
   AF_CHECK(entity >= 0 && entity < entities(), "fact of entity {}, there are {}", entity, entities());
   value = bare(value);
-  if (value.empty() || value.size() > kLongestValue || value.find_first_of("\n\r\t\"\\<>") != std::string_view::npos) return;
+  if (value.empty()) return;
   const auto [found, new_relation] = relation_ids_.emplace(std::string(relation), int(relations_.size()));
   if (new_relation) relations_.push_back({std::string(relation)});
+  if (value.size() > kLongestValue || value.find_first_of("\n\r\t\"\\<>") != std::string_view::npos) {
+    left_out_.insert(std::int64_t(entity) << 32 | found->second);
+    return;
+  }
   std::string key(relation);
   key += '\0';
   key += value;
@@ -115,7 +119,7 @@ bool FactIndex::has(int entity, int fact) const {
 
 int FactIndex::only(int entity, int relation) const {
   const auto held = facts_of(entity, relation);
-  return held.size() == 1 ? held[0] : -1;
+  return held.size() == 1 && !left_out_.contains(std::int64_t(entity) << 32 | relation) ? held[0] : -1;
 }
 
 std::vector<int> FactIndex::intersect(std::span<const int> facts, std::size_t limit) const {

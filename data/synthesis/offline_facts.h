@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace af {
@@ -47,7 +48,7 @@ class FactIndex {
   std::span<const int> facts_of(int entity, int relation) const;
   bool has(int entity, int fact) const;
   std::span<const int> facts_naming(int entity) const { return slice(naming_, naming_begin_, entity); }  // whose value is its name
-  int only(int entity, int relation) const;  // the entity's fact where it has just one of this relation, else -1
+  int only(int entity, int relation) const;  // the entity's fact where it has just one of this relation, left out ones too, else -1
 
   // The entities that have all these facts (at least one is given), at most `limit` of them, ascending.
   std::vector<int> intersect(std::span<const int> facts, std::size_t limit) const;
@@ -61,6 +62,7 @@ class FactIndex {
     auto operator<=>(const Pair&) const = default;
   };
   std::vector<std::string> names_, values_;
+  std::unordered_set<std::int64_t> left_out_;  // entity << 32 | relation: has values that are too long to be kept
   std::vector<Relation> relations_;
   std::vector<int> relation_of_, linked_;
   std::vector<Pair> pairs_;  // until finish()

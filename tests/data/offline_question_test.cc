@@ -226,6 +226,17 @@ TEST_F(OfflineQuestions, EntitiesInCluesCanBeDescribed) {
   EXPECT_GT(described, 30);
 }
 
+TEST(FactIndex, AValueThatIsLeftOutStillCounts) {
+  FactIndex index;
+  const int a = index.add_entity("a"), b = index.add_entity("b");
+  index.add_fact(a, "needs", "x");
+  index.add_fact(a, "needs", std::string(200, 'y'));  // too long to be kept: "what a needs" has no one answer
+  index.add_fact(b, "needs", "x");
+  index.finish();
+  EXPECT_EQ(index.only(a, 0), -1);
+  EXPECT_EQ(index.value(index.only(b, 0)), "x");
+}
+
 TEST(OfflineFacts, ValuesAreCleanedAndRepetitionsCountOnce) {
   FactIndex index;
   const int a = index.add_entity("a"), b = index.add_entity("b");
