@@ -55,4 +55,9 @@ std::int64_t same_progress(const StageConfig& was, const StageConfig& now, std::
   return iterations * per_iteration(was, now.length.unit) / per_iteration(now, now.length.unit);
 }
 
+bool is_longer(const StageConfig& was, const StageConfig& now) {
+  const std::int64_t more = now.train_iters() * now.tokens_per_iteration() - was.train_iters() * was.tokens_per_iteration();
+  return more >= std::max(was.tokens_per_iteration(), now.tokens_per_iteration()) && same_progress(was, now, was.train_iters()) < now.train_iters();
+}
+
 }  // namespace af

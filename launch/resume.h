@@ -17,4 +17,8 @@ std::vector<ConfigChange> changes(const Config& was, const Config& now);
 // many tokens, whatever the sizes of its batches. Rounded down, so that it never trains on fewer.
 std::int64_t same_progress(const StageConfig& was, const StageConfig& now, std::int64_t iterations);
 
+// Whether a stage that was trained to its end has more to do now: its length was raised, by an iteration at least. Other batches alone are
+// no reason: what they leave over of a length in tokens is not trained on.
+bool is_longer(const StageConfig& was, const StageConfig& now);
+
 }  // namespace af

@@ -125,12 +125,15 @@ bool Trainer::resume_from(const std::string& path) {
   load(path);
   lineage_ = {path};
   std::vector<ConfigChange> changed;
-  bool same_samples = true;
+  bool same_samples = true, goes_on = false;
   std::int64_t progress = state_.stage_iteration;
   together(world_, [&] {
     const Config was = read_config(path + "/run.yaml", {});
     changed = changes(was, config_);
     const StageConfig &before = was.stages.at(std::size_t(state_.stage)), &now = config_.stages[std::size_t(state_.stage)];
+    const bool is_next = only_stage() == config_.stages.size() || only_stage() == std::size_t(state_.stage);
+    goes_on = state_.stage_finished && is_next && is_longer(before, now);
+    if (goes_on) state_.stage_finished = false;
     if (!state_.stage_finished) progress = same_progress(before, now, state_.stage_iteration);
     same_samples = sources_of(before) == sources_of(now) && before.seq_length == now.seq_length && before.packing == now.packing && was.seed == config_.seed;
   });
@@ -143,6 +146,7 @@ bool Trainer::resume_from(const std::string& path) {
     listed.push_back(JsonLine().add("key", change.key).add("was", change.was).add("now", change.now));
   }
   line.add("changed", listed);
+  if (goes_on) say(" stage {} was finished with {} iterations; it is longer now and goes on\n", state_.stage_name, state_.stage_iteration);
   if (progress != state_.stage_iteration) {
     say(" {} iterations of stage {} were done; they count as {} of those it has now\n", state_.stage_iteration, state_.stage_name, progress);
     state_.stage_iteration = progress;

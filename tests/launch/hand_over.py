@@ -73,6 +73,11 @@ def run(binaries, work, check, launcher=()):
     code, output = program(first, "af_train", "part.yaml", "--stage", "stage1")
     check("again: nothing to do", code == 0 and "stage stage1 is finished in part: nothing to do" in output, output[-500:])
 
+    shutil.copytree(first / "part", first / "longer", symlinks=True)
+    code, output = program(first, "af_train", "part.yaml", "--stage", "stage1", "output_dir=longer", "stages.0.train_iters=8")
+    check("a finished stage that was made longer goes on", code == 0 and "was finished with 6 iterations; it is longer now" in output
+          and json.loads((first / "longer/checkpoints/stage1-8/stage_finished").read_text())["iteration"] == 8, output[-1500:])
+
     shutil.copytree(first / "part/checkpoints/stage1-4", second / "early/stage1-4")
     refused("a stage under way", (path, "--stage", "stage2", "--resume", "early/stage1-4"), "stage1 is not finished", "early/stage1-4/stage_finished", "iteration 4 of 6")
     refused("two stages on", (path, "--stage", "stage3", "--resume", "early/stage1-4"), "stage2 is not finished", "iteration 4 of 6 in stage stage1")

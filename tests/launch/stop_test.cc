@@ -118,6 +118,11 @@ TEST(Resume, ProgressInTheUnitOfTheLength) {
   EXPECT_EQ(same_progress(was, stage({"stages.0.seq_length=128"}), 8), 4);
   const std::vector<std::string> iters = {"stages.0.train_tokens=null", "stages.0.train_iters=100", "stages.0.global_batch_size=20"};
   EXPECT_EQ(same_progress(was, stage(iters), 8), 8);
+  EXPECT_FALSE(is_longer(was, was) || is_longer(was, twice) || is_longer(twice, was) || is_longer(was, thrice) || is_longer(thrice, was));
+  const std::string length = "stages.0.train_tokens=" + std::to_string(was.length.amount + was.tokens_per_iteration());
+  EXPECT_TRUE(is_longer(was, stage({length})));
+  EXPECT_FALSE(is_longer(stage({length}), was));
+  EXPECT_FALSE(is_longer(was, stage({length, "stages.0.global_batch_size=20"})));  // not by a whole one of its own
 }
 
 }  // namespace
