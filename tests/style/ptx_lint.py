@@ -11,7 +11,7 @@ ACCESS = re.compile(r"^\s*(?:@!?%p\d+\s+)?(ld|st)((?:\.\w+)*\.global(?:\.\w+)*)\
 ADDRESS = re.compile(r"\[(%rd\d+)(?:\+(-?\d+))?\]")
 BRANCH = re.compile(r"^\s*(?:@!?%p\d+\s+)?(bra|ret|bar|call)\b|^\s*\$?[\w$]+:")
 NO_LOADS = ("Fill", "FillNormal")           # rows are only written
-NO_STORES = ("PartialSum",)                 # rows are only read
+NO_STORES = ("PartialSum", "Share")          # rows are only read
 SPLIT = 4                                   # so many neighbours one by one in a basic block are a pack in pieces
 
 
