@@ -31,9 +31,9 @@ class Guard {
   std::mutex mutex_;    // guards what follows
   std::condition_variable changed_;
   const char* what_ = nullptr;
-  double limit_ = 0, waited_ = 0;                     // seconds
-  std::int64_t last_ = 0, looked_for_stopped_ = 0;   // ns
-  int stopped_looks_ = 0;                // in a row, with a stopped rank
+  double limit_ = 0, waited_ = 0;                   // seconds
+  std::int64_t last_ = 0, looked_for_stopped_ = 0;  // ns
+  int stopped_looks_ = 0;                           // in a row, with a stopped rank
   bool over_ = false;
   std::thread thread_;
 };
