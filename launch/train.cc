@@ -39,7 +39,9 @@ int run_ranks_of_job(const Config& config, const RunOptions& options, const JobE
   if (std::vector<std::string> found = layout_problems(of_stage(config, options.only_stage), world.size()); !found.empty())
     throw UserError(fmt::format("{}", fmt::join(found, "\n")));
   int code = kExitFailed;
+  std::optional<RunLock> lock;
   try {
+    if (world.rank() == 0) lock.emplace(config.output_dir, [] { return stop_signal() != 0; });  // the others wait: it writes first
     Device device = start_device(config.runtime, job);
     code = Trainer(config, options, device, world).run();
     if (comm.trace) write_trace(world, trace);
@@ -102,9 +104,8 @@ int train(const Arguments& arguments, const JobEnvironment& job, TimeLimit::Cloc
   options.end = end_of_time(arguments, job, start);
   if (!job.mpi)
     if (std::vector<std::string> found = layout_problems(needed, 1); !found.empty()) throw UserError(fmt::format("{}", fmt::join(found, "\n")));
-  std::optional<RunLock> lock;  // before MPI_Init: nobody has written anything yet
-  if (speaks) lock.emplace(config.output_dir, [] { return stop_signal() != 0; });
   if (job.mpi) return run_ranks_of_job(config, options, job, arguments.value("--trace"));
+  const RunLock lock(config.output_dir, [] { return stop_signal() != 0; });
   Device device = start_device(config.runtime);
   return Trainer(config, options, device, Comm()).run();
 }

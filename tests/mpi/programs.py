@@ -4,6 +4,7 @@ for a job to fail.
 
   tests/mpi/programs.py BUILD_DIR [--full]     --full: 64 ranks, and ranks on several hosts (needs root and iproute2)
 Closes with "N passed, N failed, N skipped"."""
+import fcntl
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -433,6 +435,17 @@ def slurm():
         check(f"srun: {name} to all ranks in {what} saves, 75", code == 75 and f"stopped by SIG{name}" in output, f"{code} {output[-2000:]}")
         code, output, _ = finish(start(words), 120)
         check(f"srun, {what}: goes on to the same bits", code == 0 and weights(out) == whole, f"{code} {output[-2000:]}")
+
+    held = WORK / "held"
+    held.mkdir()
+    with open(held / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since now\n")
+        lock.flush()
+        begin = time.time()
+        code, output, _ = finish(start(["srun", "--mpi=pmix", "-n", "2", str(BUILD / "bin/af_train"), "run.yaml", "output_dir=held"]), 60)
+    check("srun: where another run writes, all ranks end, not the first alone", code != 0 and "another run writes there" in output and time.time() - begin < 50,
+          f"{code} after {time.time() - begin:.0f} s: {output[-2000:]}")
 
 
 def spikes():
